@@ -1,0 +1,178 @@
+"""Patient metric of an evaluator: every image scored clean and under attack, pooled to patients, right on any rank."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
+from torch import Tensor, nn
+
+from pipeline.attacks import PGD, as_labels, as_logit
+from pipeline.statistics import pool_patients
+from pipeline.statistics.auc import patient_auc
+
+COLUMNS = (
+    "image_id", "patient_id", "laterality", "view", "partition", "fold", "label", "patient_label",
+    "attack_id", "norm", "budget", "steps", "restarts", "logit",
+)  # fmt: skip
+FACTS = ("image_id", "patient_id", "laterality", "view", "partition", "fold", "patient_label")
+
+
+class PatientAUC:
+    """AUC by patient, clean and under each attack; goes into an evaluator as `key_val_metric`.
+
+    Every image of the evaluator's loader is scored clean; images whose partition is in `attacked_partitions` are
+    scored under each attack too, aimed at the image's label. Set `decollate=False` on the evaluator. Over several
+    ranks the rows are gathered, and images that a distributed sampler padded are counted once. An attack's start is
+    derived from the image's id, so that scores depend neither on batches nor on ranks.
+
+    Args:
+        network: the network that is scored and attacked.
+        attacks: attacks with `attack_id`, `norm`, `budget`, `steps`, `restarts`, such as `PGD`; none scores clean only.
+        selection: the value under the metric's name: "mean" of clean and attacked AUC (attacked: the first attack),
+            "clean" or "attacked". Not stated in the paper.
+        within_breast: pooling of the views of a breast, "mean" or "max".
+        across_breasts: pooling of the breasts of a patient, "max" or "mean".
+        attacked_partitions: partitions that are attacked.
+        seed: of the attacks' starts.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        attacks: Sequence[PGD] = (),
+        selection: Literal["mean", "clean", "attacked"] = "mean",
+        within_breast: Literal["mean", "max"] = "mean",
+        across_breasts: Literal["mean", "max"] = "max",
+        attacked_partitions: Sequence[str] = ("validation", "test"),
+        seed: int = 0,
+    ) -> None:
+        if selection not in ("mean", "clean", "attacked"):
+            raise ValueError(f"selection {selection!r} is unknown; allowed are 'mean', 'clean', 'attacked'")
+        if selection == "attacked" and not attacks:
+            raise ValueError("selection 'attacked' needs an attack; give attacks, or selection='clean'")
+        repeated = {a.attack_id for a in attacks if [b.attack_id for b in attacks].count(a.attack_id) > 1}
+        if repeated:
+            raise ValueError(f"attacks: {', '.join(sorted(repeated))} stands there twice; remove one")
+        self.network = network
+        self.attacks = list(attacks)
+        self.selection = selection
+        self.pooling: dict[str, Any] = {"within_breast": within_breast, "across_breasts": across_breasts}
+        self.attacked_partitions = frozenset(attacked_partitions)
+        self.seed = seed
+        self._rows: list[dict[str, Any]] = []
+        self.table = pd.DataFrame(columns=list(COLUMNS))
+
+    def attach(self, engine: SupervisedEvaluator, name: str) -> None:
+        """Tie the metric to an evaluator under `name`; `clean_auc` and one entry per attack stand beside it."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._complete, name)
+
+    def _reset(self, _engine: Engine) -> None:
+        self._rows = []
+
+    def _update(self, engine: SupervisedEvaluator) -> None:
+        batch, output = engine.state.batch, engine.state.output
+        if not isinstance(output, dict):
+            raise TypeError("PatientAUC reads whole batches; set decollate=False on the evaluator")
+        images, labels = output["image"], as_labels(output["label"], len(output["image"]))
+        facts = [{key: _entry(batch[key], i) for key in FACTS if key in batch} for i in range(len(images))]
+        for fact, label in zip(facts, labels.tolist(), strict=True):
+            fact["label"] = label
+        self._add(facts, output["pred"], attack_id="clean", norm="", budget=0.0, steps=0, restarts=0)
+        chosen = [i for i, fact in enumerate(facts) if fact.get("partition", "test") in self.attacked_partitions]
+        if not chosen:
+            return
+        victims, victim_labels = images[chosen], labels[chosen]
+        for attack in self.attacks:
+            seeds = [image_seed(self.seed, attack.attack_id, facts[i]["image_id"]) for i in chosen]
+            attacked = attack(self.network, victims, victim_labels, seed=seeds)
+            with torch.no_grad():
+                logits = self.network(attacked)
+            about = {key: getattr(attack, key) for key in ("attack_id", "norm", "budget", "steps", "restarts")}
+            self._add([facts[i] for i in chosen], logits, **about)
+
+    def _add(self, facts: list[dict[str, Any]], logits: Tensor, **about: Any) -> None:
+        for fact, logit in zip(facts, as_logit(logits).double().tolist(), strict=True):
+            self._rows.append(fact | about | {"logit": logit})
+
+    def _complete(self, engine: SupervisedEvaluator, name: str) -> None:
+        rows = self._rows
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        table = table.drop_duplicates(["image_id", "attack_id"])
+        self.table = table.sort_values(["attack_id", "image_id"], ignore_index=True)
+        values = self._values(self.table)
+        engine.state.metrics.update({key: value for key, value in values.items() if key != name})
+        engine.state.metrics[name] = self._select(values)
+
+    def _values(self, table: pd.DataFrame) -> dict[str, float]:
+        values = {}
+        if table["partition"].notna().any():
+            table = table[table["partition"].isin(self.attacked_partitions)]
+        table = table.dropna(axis="columns", how="all")
+        for attack_id, part in table.groupby("attack_id"):
+            estimate = patient_auc(pool_patients(part, **self.pooling), resamples=0)
+            key = "clean_auc" if attack_id == "clean" else f"auc_{attack_id}"
+            values[key] = math.nan if estimate.value is None else float(estimate.value)
+        if self.attacks:
+            values["attacked_auc"] = values.get(f"auc_{self.attacks[0].attack_id}", math.nan)
+        return values
+
+    def _select(self, values: dict[str, float]) -> float:
+        clean, attacked = values.get("clean_auc", math.nan), values.get("attacked_auc", math.nan)
+        if self.selection == "clean" or not self.attacks:
+            return clean
+        return attacked if self.selection == "attacked" else (clean + attacked) / 2
+
+
+class ScoreWriter:
+    """Handler of an evaluator: write a `PatientAUC`'s rows to `scores.csv` when the evaluation is done.
+
+    Args:
+        metric: the evaluator's metric.
+        path: the file; its folder is made. A callable or object with `path` (a run directory) is read when writing.
+    """
+
+    def __init__(self, metric: PatientAUC, run_directory: Any) -> None:
+        self.metric = metric
+        self.run_directory = run_directory
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0) == 0:
+            write_scores(self.metric.table, Path(self.run_directory.path) / "scores.csv")
+
+
+def write_scores(table: pd.DataFrame, path: Path) -> None:
+    """Write scores.csv under a temporary name, then rename; nine digits keep float32 exactly."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    table.to_csv(temporary, index=False, float_format="%.9g")
+    temporary.replace(path)
+
+
+def _entry(column: Any, index: int) -> Any:
+    value = column[index]
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def image_seed(seed: int, attack_id: str, image_id: str) -> int:
+    """Seed of an image's start under an attack: a function of the run's seed and the image's id alone."""
+    text = f"{seed}\x1f{attack_id}\x1f{image_id}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,123 @@
+"""The preparation of one image: recorded once, replayed in torch, and turned round for points."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.imaging.display import Display, Table
+from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch
+
+STEPS: dict[str, type] = {kind.__name__: kind for kind in (Display, Stretch, Background, Crop, Flip, Resize, Pad)}
+"""Steps that a preparation may hold, by name."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Ordered steps from stored to prepared pixels; the only code that turns one into the other.
+
+    Args:
+        source_shape: (rows, columns) of the stored picture.
+        steps: steps in the order in which they act.
+    """
+
+    source_shape: tuple[int, int]
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> Preparation:
+        """Return the preparation with one more step at its end."""
+        return replace(self, steps=(*self.steps, step))
+
+    def apply(self, stored: Tensor) -> Tensor:
+        """Turn stored values into prepared pixels; gradients flow back to the stored values.
+
+        Args:
+            stored: stored values (H, W); integers and float32 give float32, float64 stays float64.
+
+        Returns:
+            Prepared pixels (1, h, w) in [0, 1].
+
+        Raises:
+            ValueError: if the shape is not that of the picture that the preparation was recorded on.
+        """
+        if tuple(stored.shape) != tuple(self.source_shape):
+            raise ValueError(
+                f"stored picture has shape {tuple(stored.shape)}, the preparation was recorded on {self.source_shape}"
+            )
+        picture = (stored if stored.is_floating_point() else stored.to(torch.float32))[None]
+        for step in self.steps:
+            picture = step.apply(picture)
+        return picture
+
+    def to_prepared(self, points: Any) -> Tensor:
+        """Map stored pixels to prepared ones: points (N, 2) as (row, column), float64; pixel centres are integers."""
+        moved = _points(points)
+        for step in self.steps:
+            moved = step.to_prepared(moved)
+        return moved
+
+    def to_source(self, points: Any) -> Tensor:
+        """Map prepared pixels back to stored ones: points (N, 2) as (row, column), float64."""
+        moved = _points(points)
+        for step in reversed(self.steps):
+            moved = step.to_source(moved)
+        return moved
+
+    def spacing(self, spacing_mm: tuple[float, float]) -> tuple[float, float]:
+        """Spacing (row, column) in mm of the prepared image, from that of the stored one."""
+        ends = self.to_source([[0.0, 0.0], [1.0, 1.0]])
+        step = (ends[1] - ends[0]).abs().tolist()
+        return spacing_mm[0] * step[0], spacing_mm[1] * step[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; tables are compressed."""
+        steps = [{"step": type(step).__name__, **_encoded(step)} for step in self.steps]
+        return {"source_shape": list(self.source_shape), "steps": steps}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Preparation:
+        """Rebuild a preparation from :meth:`to_dict`.
+
+        Raises:
+            ValueError: for a step that this version does not know.
+        """
+        steps = []
+        for entry in record["steps"]:
+            settings = {name: _decoded(value) for name, value in entry.items() if name != "step"}
+            if entry["step"] not in STEPS:
+                raise ValueError(f"preparation step {entry['step']!r} is unknown: one of {', '.join(STEPS)}")
+            steps.append(STEPS[entry["step"]](**settings))
+        rows, columns = record["source_shape"]
+        return cls(source_shape=(int(rows), int(columns)), steps=tuple(steps))
+
+
+def _points(points: Any) -> Tensor:
+    moved = torch.as_tensor(np.asarray(points) if not isinstance(points, Tensor) else points).to(torch.float64)
+    if moved.ndim != 2 or moved.shape[1] != 2:
+        raise ValueError(f"points have shape {tuple(moved.shape)}: (N, 2) with row and column needed")
+    return moved
+
+
+def _encoded(step: Any) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for field in fields(step):
+        value = getattr(step, field.name)
+        if isinstance(value, Table):
+            packed = zlib.compress(np.asarray(value.entries, dtype="<u2").tobytes())
+            value = {"first": value.first, "bits": value.bits, "entries": base64.b64encode(packed).decode()}
+        record[field.name] = list(value) if isinstance(value, tuple) else value
+    return record
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        entries = np.frombuffer(zlib.decompress(base64.b64decode(value["entries"])), dtype="<u2")
+        return Table(first=int(value["first"]), entries=tuple(entries.tolist()), bits=int(value["bits"]))
+    return tuple(value) if isinstance(value, list) else value

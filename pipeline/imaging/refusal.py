@@ -1,0 +1,56 @@
+"""Why an image was not used: one exception with a closed set of codes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RefusalCode(StrEnum):
+    """Reason codes, as they appear in ``rejects.csv``."""
+
+    MISSING_FILE = "missing_file"
+    UNREADABLE = "unreadable"
+    UNSUPPORTED_SYNTAX = "unsupported_syntax"
+    UNSUPPORTED_PIXELS = "unsupported_pixels"
+    NO_PIXELS = "no_pixels"
+    NOT_MAMMOGRAM = "not_mammogram"
+    NOT_FOR_PRESENTATION = "not_for_presentation"
+    BAD_DISPLAY = "bad_display"
+    NO_BREAST = "no_breast"
+    UNKNOWN_SIDE = "unknown_side"
+    UNKNOWN_VIEW = "unknown_view"
+    SIDE_CONFLICT = "side_conflict"
+    VIEW_CONFLICT = "view_conflict"
+
+
+class Refusal(Exception):
+    """An image that cannot be used; the run goes on without it.
+
+    Args:
+        code: one of :class:`RefusalCode`, as member or string.
+        reason: what was found, what is allowed and what to do next; free of personal data.
+        where: path or pseudonymous id of the image, empty when not known yet.
+    """
+
+    def __init__(self, code: RefusalCode | str, reason: str, where: str = "") -> None:
+        self.code = RefusalCode(code)
+        self.reason = reason
+        self.where = str(where)
+        super().__init__(self.code, reason, self.where)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}" + (f" [{self.where}]" if self.where else "")
+
+    def at(self, where: object) -> Refusal:
+        """Return the same refusal with ``where`` filled in, unless it already has a place."""
+        return self if self.where else Refusal(self.code, self.reason, str(where))
+
+
+def refusal_of(error: BaseException | None) -> Refusal | None:
+    """Find the refusal inside a chain of wrapped errors (MONAI's ``Compose`` raises ``RuntimeError`` from it)."""
+    seen = 0
+    while error is not None and seen < 32:
+        if isinstance(error, Refusal):
+            return error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return None

@@ -1,0 +1,73 @@
+"""Rows of a batch: growing it by adversarial ones, and means over clean and adversarial rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLAG = "adversarial"
+
+
+def grow_batch(batch: dict[str, Any], adversarial_images: Tensor, *, image_key: str = "image") -> dict[str, Any]:
+    """Append one adversarial row for every clean row; every key grows, or the batch is refused.
+
+    MONAI's decollate fills keys that are too short with None in silence, hence the refusal.
+
+    Args:
+        batch: tensors (N, ...), lists or tuples of N entries, or values without a batch dimension (numbers, strings,
+            None, zero-dimensional tensors), which stay as they are.
+        adversarial_images: (N, C, H, W), row i attacked from row i.
+
+    Returns:
+        A new dictionary with 2N rows, the clean ones first, and the row flag `adversarial` (bool, 2N, on the CPU).
+
+    Raises:
+        TypeError: an entry that cannot be repeated.
+        ValueError: an entry whose length is not N.
+    """
+    count = len(batch[image_key])
+    grown: dict[str, Any] = {}
+    for key, value in batch.items():
+        if key == image_key:
+            grown[key] = torch.cat([value.to(adversarial_images), adversarial_images])
+        elif key == FLAG:
+            continue
+        elif value is None or isinstance(value, int | float | str) or (isinstance(value, Tensor) and value.ndim == 0):
+            grown[key] = value
+        elif isinstance(value, Tensor | list | tuple):
+            if len(value) != count:
+                raise ValueError(f"batch[{key!r}] has {len(value)} rows, the images {count}; they must agree")
+            grown[key] = torch.cat([value, value]) if isinstance(value, Tensor) else [*value, *value]
+        else:
+            raise TypeError(
+                f"batch[{key!r}] is a {type(value).__name__}; tensors, lists and plain values can be repeated; "
+                "remove the key in the training transform"
+            )
+    grown[FLAG] = torch.arange(2 * count) >= count
+    return grown
+
+
+def adversarial_rows(batch: Any, count: int) -> Tensor:
+    """The row flag of a batch, or all False for a batch that no method has touched: bool (N,) on the CPU."""
+    flag = batch.get(FLAG) if isinstance(batch, dict) else None
+    if flag is None:
+        return torch.zeros(count, dtype=torch.bool)
+    if len(flag) != count:
+        raise ValueError(f"batch[{FLAG!r}] has {len(flag)} rows, the output {count}")
+    return flag
+
+
+def weighted_group_means(values: Tensor, adversarial: Tensor, standard_ratio: float) -> Tensor:
+    """r * mean over clean rows + (1 - r) * mean over adversarial rows; one group alone counts fully.
+
+    Args:
+        values: (N,), one number per row.
+        adversarial: bool (N,).
+        standard_ratio: r of Eq. 4 and 5, the share of standard data.
+    """
+    flags = adversarial.tolist() if adversarial.device.type == "cpu" else None
+    if flags is not None and (all(flags) or not any(flags)):
+        return values.mean()
+    return standard_ratio * values[~adversarial].mean() + (1 - standard_ratio) * values[adversarial].mean()

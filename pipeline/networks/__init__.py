@@ -1,0 +1,16 @@
+"""Networks: VGG16 for grey mammograms, frozen prefixes, and the feature tap."""
+
+from pipeline.networks.feature_tap import FeatureTap
+from pipeline.networks.freezing import bare, freeze_except
+from pipeline.networks.vgg import VGG16, vgg16
+from pipeline.networks.weights import WeightsError, weights_digest
+
+__all__ = [
+    "FeatureTap",
+    "VGG16",
+    "WeightsError",
+    "bare",
+    "freeze_except",
+    "vgg16",
+    "weights_digest",
+]

@@ -1,0 +1,165 @@
+"""VGG16 for one-channel mammograms, with a frozen prefix and one logit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.networks.freezing import freeze_except
+from pipeline.networks.weights import CHOICES, WeightsError, load_features, read_vgg16_features
+
+# Configuration D of Simonyan and Zisserman (2015): channels of the convolutions, "M" a 2 x 2 maximum pooling.
+CONFIGURATION: tuple[int | str, ...] = (
+    64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M",
+)  # fmt: skip
+
+# Mean over the three channels of ImageNet's published mean and standard deviation (torchvision's transforms).
+GREY_MEAN = (0.485 + 0.456 + 0.406) / 3
+GREY_STD = (0.229 + 0.224 + 0.225) / 3
+
+
+class Normalise(nn.Module):
+    """Shift and scale images of [0, 1] to zero mean and unit deviation: (x - mean) / std.
+
+    It stays a layer of its own. Folded into the first convolution, that layer's zero padding would stand for black
+    instead of the mean.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class AverageAndMaximumPool(nn.Module):
+    """Concatenate global average and global maximum: (N, C, H, W) to (N, 2C)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+
+
+class VGG16(nn.Module):
+    """VGG16 that maps images (N, 1, H, W) in [0, 1] to logits (N, 1).
+
+    The three colour filters of the first layer are summed into one, which equals feeding a grey image three times.
+    `features` keeps torchvision's indices: ``features.28`` is the last convolution. ReLUs are out of place, so that a
+    tapped map is the one before the ReLU. Normalisation is part of the network; attacks act on [0, 1].
+
+    Args:
+        trainable: names of the modules that are trained, or "all". The paper: last convolution and classifier.
+        width: factor on every channel count; 1.0 is VGG16.
+        head: "vgg", the paper's two layers of 4,096 (119 million parameters), or "compact", global average and
+            maximum pooling with one hidden layer of 256 x `width` (ours, for small machines).
+        dropout: in the head.
+
+    Raises:
+        ValueError: unknown head or trainable name, or a width that leaves no channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        trainable: Sequence[str] | Literal["all"] = ("features.28", "classifier"),
+        width: float = 1.0,
+        head: Literal["vgg", "compact"] = "vgg",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if width <= 0 or round(64 * width) < 1:
+            raise ValueError(f"width {width} leaves no channel; allowed are factors above 1/128, 1.0 is VGG16")
+        self.normalise = Normalise(GREY_MEAN, GREY_STD)
+        self.features = _features(width)
+        last = round(512 * width)
+        if head == "vgg":
+            hidden = round(4096 * width)
+            self.pool: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(1))
+            self.classifier = nn.Sequential(
+                nn.Linear(last * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
+                nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+                nn.Linear(hidden, 1),
+            )  # fmt: skip
+        elif head == "compact":
+            hidden = max(round(256 * width), 16)
+            self.pool = AverageAndMaximumPool()
+            self.classifier = nn.Sequential(
+                nn.Linear(2 * last, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+            )
+        else:
+            raise ValueError(f"head {head!r} is unknown; allowed are 'vgg' and 'compact'")
+        self.apply(_initialise)
+        self.frozen = freeze_except(self, trainable)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.features(self.normalise(images))))
+
+    def train(self, mode: bool = True) -> VGG16:
+        """Set train mode, leaving frozen layers in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+
+def vgg16(
+    *,
+    weights: str | Path | None,
+    trainable: Sequence[str] | Literal["all"] = ("features.28", "classifier"),
+    width: float = 1.0,
+    head: Literal["vgg", "compact"] = "vgg",
+    dropout: float = 0.5,
+    seed: int = 0,
+) -> VGG16:
+    """Build a `VGG16` and load its convolutions.
+
+    Args:
+        weights: "imagenet", the path of a state dict with torchvision's names, or "none" for random weights.
+        trainable: see `VGG16`.
+        width: see `VGG16`.
+        head: see `VGG16`.
+        dropout: see `VGG16`.
+        seed: seed of the random initialisation; the global random state is left as it was.
+
+    Raises:
+        WeightsError: `weights` is None (said explicitly or not at all), out of reach, or does not fit.
+    """
+    if weights is None:
+        raise WeightsError(f"weights: nothing chosen; allowed are {CHOICES}")
+    features = None
+    if str(weights) != "none":
+        if width != 1.0:
+            raise WeightsError(f"weights: {str(weights)!r} with width={width}; weights exist for width=1.0 only")
+        features = read_vgg16_features(weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VGG16(trainable=trainable, width=width, head=head, dropout=dropout)
+    if features is not None:
+        load_features(network, features, source=repr(str(weights)))
+    return network
+
+
+def _features(width: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 1
+    for entry in CONFIGURATION:
+        if isinstance(entry, str):
+            layers.append(nn.MaxPool2d(2, 2))
+            continue
+        out = round(entry * width)
+        layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=False)]
+        channels = out
+    return nn.Sequential(*layers)
+
+
+def _initialise(module: nn.Module) -> None:
+    # He initialisation keeps the activations' scale through thirteen layers without normalisation.
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,26 @@
+"""A run: its directory, configuration check, derived seeds, history, checkpoints, and readable errors."""
+
+from pipeline.runs.checkpoints import CheckpointError, Checkpoints, keep_state, load_checkpoint, load_network
+from pipeline.runs.configuration import ConfigurationError, check_configuration
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.errors import install_error_printer
+from pipeline.runs.history import History, running_means
+from pipeline.runs.seeds import EpochShuffle, Reseed, seed_for
+
+install_error_printer()
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "ConfigurationError",
+    "EpochShuffle",
+    "History",
+    "Reseed",
+    "RunDirectory",
+    "check_configuration",
+    "keep_state",
+    "load_checkpoint",
+    "load_network",
+    "running_means",
+    "seed_for",
+]

@@ -1,0 +1,103 @@
+"""The run directory: what a run leaves behind, written atomically."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "arfl-mammography", "monai", "torch", "torchvision", "pytorch-ignite", "pydicom", "numpy", "pandas", "scipy",
+)  # fmt: skip
+logger = logging.getLogger(__name__)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` under a temporary name, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class RunDirectory:
+    """`<output_dir>/<name>/`. Nothing is created before `open`.
+
+    Args:
+        output_dir: folder of all runs.
+        name: name of this run; a plain folder name.
+        resume: continue the run that lies there. Otherwise an earlier run of that name is moved aside to
+            `<name>.1`, `<name>.2`, ..., so that nothing is lost.
+
+    Raises:
+        ValueError: a name with a path separator.
+    """
+
+    def __init__(self, output_dir: str | Path, name: str, *, resume: bool = False) -> None:
+        if not name or name in {".", ".."} or Path(name).name != name:
+            raise ValueError(f"run_name {name!r} is no plain folder name; allowed are names without '/'")
+        self.path = Path(output_dir).expanduser() / name
+        self.resume = resume
+        self._started: float | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def artefacts(self) -> Path:
+        return self.path / "artefacts"
+
+    def open(self, configuration: dict[str, Any] | None = None) -> Path:
+        """Create the folder and write `config.json`; on resume, refuse a configuration that differs.
+
+        Raises:
+            ConfigurationError: resuming with a configuration that would train something else.
+        """
+        from pipeline.runs.configuration import current_configuration, refuse_changed_configuration
+
+        configuration = current_configuration() if configuration is None else configuration
+        recorded = self.path / "config.json"
+        if self.resume and recorded.is_file():
+            refuse_changed_configuration(json.loads(recorded.read_text(encoding="utf-8")), configuration, self.path)
+        elif self.path.exists() and any(self.path.iterdir()):
+            aside = next(
+                p for i in range(1, 10_000) if not (p := self.path.with_name(f"{self.path.name}.{i}")).exists()
+            )
+            self.path.rename(aside)
+            logger.info("an earlier run stood at %s; it was moved to %s", self.path, aside)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.artefacts.mkdir(exist_ok=True)
+        write_atomically(recorded, json.dumps(configuration, indent=2, default=str))
+        self._started = time.time()
+        return self.path
+
+    def record_provenance(self, **facts: Any) -> Path:
+        """Write `provenance.json`: command, times, versions, and the facts given (seeds, digests, device)."""
+        now = time.time()
+        started = self._started or now
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                if package == "arfl-mammography":  # run from the repository without installation
+                    from pipeline import __version__
+
+                    versions[package] = __version__
+        content = {
+            "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "duration_s": round(now - started, 1),
+            "versions": versions,
+            **facts,
+        }
+        target = self.path / "provenance.json"
+        write_atomically(target, json.dumps(content, indent=2, default=str))
+        return target

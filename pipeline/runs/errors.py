@@ -1,0 +1,45 @@
+"""Readable errors: MONAI wraps what a component raised; the innermost error of ours is printed last."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+
+def own_error(error: BaseException) -> BaseException | None:
+    """The deepest error in the chain whose class or raising code belongs to this package, or None."""
+    found = None
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if type(current).__module__.partition(".")[0] == "pipeline" or _raised_here(current):
+            found = current
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _raised_here(error: BaseException) -> bool:
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "pipeline"
+
+
+def install_error_printer() -> None:
+    """Print our own innermost error as the last line of an uncaught exception. Installing twice changes nothing."""
+    previous = sys.excepthook
+    if getattr(previous, "prints_own_error", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        previous(kind, error, trace)
+        own = own_error(error)
+        if own is not None and not isinstance(error, KeyboardInterrupt):
+            sys.stdout.flush()
+            print(f"\n{type(own).__name__}: {own}", file=sys.stderr, flush=True)
+
+    hook.prints_own_error = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

@@ -1,0 +1,44 @@
+"""Statistics of patients: tables in, figures with intervals out; NumPy, SciPy and pandas, never torch."""
+
+from pipeline.statistics.auc import auc, auc_difference, auc_estimate, patient_auc
+from pipeline.statistics.bootstrap import bootstrap_auc, percentile_interval
+from pipeline.statistics.cohort_table import cohort_summary, refusal_counts
+from pipeline.statistics.delong import delong_covariance, delong_interval
+from pipeline.statistics.estimate import Estimate, NotEstimable, Proportion
+from pipeline.statistics.flips import Flips, flips
+from pipeline.statistics.operating_points import (
+    Threshold,
+    freeze_threshold,
+    sensitivity_specificity,
+    wilson_interval,
+)
+from pipeline.statistics.pooling import pool_patients
+from pipeline.statistics.robustness import AttackResult, robustness
+from pipeline.statistics.roc import RocCurve, roc_curve
+
+__all__ = [
+    "AttackResult",
+    "Estimate",
+    "Flips",
+    "NotEstimable",
+    "Proportion",
+    "RocCurve",
+    "Threshold",
+    "auc",
+    "auc_difference",
+    "auc_estimate",
+    "bootstrap_auc",
+    "cohort_summary",
+    "delong_covariance",
+    "delong_interval",
+    "flips",
+    "freeze_threshold",
+    "patient_auc",
+    "percentile_interval",
+    "pool_patients",
+    "refusal_counts",
+    "robustness",
+    "roc_curve",
+    "sensitivity_specificity",
+    "wilson_interval",
+]
