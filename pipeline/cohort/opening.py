@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ def open_cohort(
     """
     _one_of("label_policy", label_policy, LABEL_POLICIES)
     if manifest is None:
-        manifest = phantom_manifest(phantom or {}, default_dir=dataset_dir)
+        manifest = phantom_manifest(phantom or {}, default_dir=dataset_dir, progress=progress)
         dataset_dir = manifest.parent
     root = Path(dataset_dir) if dataset_dir is not None else Path(manifest).parent
     if not root.is_dir():
@@ -178,6 +179,12 @@ def open_cohort(
         progress=progress,
         allow_raw_ids=allow_raw_ids,
     )
+    if prepared.empty:
+        first = rejects.iloc[0]
+        raise CohortError(
+            f"none of the {len(rejects)} images could be prepared; the first, {first['image']}: {first['code']}, "
+            f"{first['reason']}. Is {root} the folder that the manifest's paths begin in? (dataset_dir)"
+        )
     rejects, lost = _name_lost_patients(listed, prepared, rejects)
     flow["prepared"] = _counts(prepared, _loss_note(rejects, lost))
     table = prepared.drop(columns="partition", errors="ignore").merge(split, on="patient_id", how="left")
@@ -187,7 +194,8 @@ def open_cohort(
     for name in PARTITIONS:
         flow[name] = _counts(table[table["partition"] == name])
     where = "the manifest's column 'partition'" if "partition" in listed else f"fold {fold} after rejects"
-    check_classes(table.drop_duplicates("patient_id"), where)
+    may_be_empty = fold is None or "partition" in listed
+    check_classes(table.drop_duplicates("patient_id"), where, may_be_empty=may_be_empty)
     check_disjoint(table)
     _check_training_labels(table, label_policy)
     return Cohort(table=table, rejects=rejects, flow=flow, digest=digest, root=root, label_policy=label_policy)

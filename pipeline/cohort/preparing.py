@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from pipeline.cohort.memory import Memory
 from pipeline.cohort.raw_ids import raise_for_raw
-from pipeline.cohort.workers import BATCH, Outcome, Task, settle
+from pipeline.cohort.workers import Outcome, Task, settle
 from pipeline.imaging import ImageStore, chain_digest
 
 REJECT_COLUMNS = ("image", "patient_id", "code", "reason")
+FEW = 64  # images; about 6 s of work, as long as loading torch and MONAI takes
 
 
 def prepare_images(
@@ -39,7 +40,8 @@ def prepare_images(
         dataset_dir: the data root.
         chain: transforms from the path of a file to a float32 (1, H, W) image; the item has image, laterality, view.
         store: where prepared images are kept.
-        workers: processes; 0 prepares in this one, None takes one per core (this one for a handful of images).
+        workers: processes; 0 prepares in this one, None takes one per core, or this one for few images (the start of
+            the others, which load torch, costs more than it gains).
         progress: show a bar with images per second.
         allow_raw_ids: accept ids that equal the DICOM PatientID of their file.
 
@@ -91,5 +93,5 @@ def _worker_count(workers: int | None, images: int) -> int:
         raise ValueError(f"workers is {workers}; it must be 0 (this process), a number of processes, or None")
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = cores if images > 2 * BATCH else 0
+        workers = cores if images > FEW else 0
     return min(workers, images)

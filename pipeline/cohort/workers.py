@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.raw_ids import is_raw_id
-from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, refusal_of
+from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, prepare_item, refusal_of
 
 UNEXPECTED = "unexpected"
 CRASHED = "crashed"
@@ -64,13 +64,12 @@ class Outcome:
 
 
 def image_key(file_digest: str, chain: str, task: Task) -> str:
-    """Key of a prepared image in the store.
+    """Key of a prepared image: ``ImageStore.key`` with the digest "chain|laterality|view", from a known file digest.
 
     The side and view of the manifest are in it: they decide about a file without a header (PNG) and conflict with one
     that has another, and the same bytes may stand in a manifest twice.
     """
-    said = hashlib.sha256(f"{chain}|{task.laterality}|{task.view}".encode()).hexdigest()
-    return f"{file_digest}-{said[:16]}"
+    return hashlib.sha256(f"{file_digest}:{chain}|{task.laterality}|{task.view}".encode()).hexdigest()
 
 
 def prepare_one(task: Task, chain: Compose, store: ImageStore, chain_name: str) -> Outcome:
@@ -85,8 +84,8 @@ def prepare_one(task: Task, chain: Compose, store: ImageStore, chain_name: str) 
     if known is not None:
         return Outcome(prepared=str(known), file_digest=file_digest, raw_id=raw_id)
     try:
-        item = chain({"image": task.path, "laterality": task.laterality, "view": task.view})
-        path = store.put(key, torch.as_tensor(item["image"]), sidecar(item))
+        item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
+        path = store.put(key, item["image"], {str(name): value for name, value in item.items()})
     except Exception as error:  # whatever one image does, the run goes on; the code and the place are kept
         code, reason = _explain(error)
         return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
@@ -132,15 +131,6 @@ def settle(tasks: list[Task], chain: Compose, store: ImageStore, workers: int) -
                     yield task, Outcome(code=CRASHED, reason="the process that prepared the image ended")
                     break
                 yield task, outcome
-
-
-def sidecar(item: dict[str, Any]) -> dict[str, Any]:
-    """Facts kept beside a prepared image: no ids, no paths."""
-    facts = {"preparation": item["preparation"].to_dict()}
-    for name in ("laterality", "view", "spacing_mm", "provenance"):
-        if name in item:
-            facts[name] = item[name]
-    return facts
 
 
 def _drain(

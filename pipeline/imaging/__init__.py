@@ -1,7 +1,57 @@
 """One mammogram: from DICOM or PNG to display values, a replayable preparation and a prepared image in the store."""
 
-from pipeline.imaging.mammogram import Laterality, Mammogram, View, VOIPolicy
+from pipeline.imaging.chain import chain_digest, prepare_item
+from pipeline.imaging.display import Display, Table, VOIFunction
+from pipeline.imaging.mammogram import Laterality, Mammogram, Presentation, View, VOIPolicy, Window
 from pipeline.imaging.preparation import Preparation
 from pipeline.imaging.reading import read_mammogram
 from pipeline.imaging.refusal import Refusal, RefusalCode, refusal_of
 from pipeline.imaging.segmentation import segment_breast
+from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Stretch
+from pipeline.imaging.store import ImageStore, load_prepared
+from pipeline.imaging.transforms import (
+    ApplyWindowd,
+    CropToBreastd,
+    LoadPreparedd,
+    OrientChestWalld,
+    ReadMammogramd,
+    ResizeImaged,
+    SegmentBreastd,
+    StretchContrastd,
+)
+
+__all__ = [
+    "ApplyWindowd",
+    "Background",
+    "Crop",
+    "CropToBreastd",
+    "Display",
+    "Flip",
+    "ImageStore",
+    "Laterality",
+    "LoadPreparedd",
+    "Mammogram",
+    "OrientChestWalld",
+    "Pad",
+    "Preparation",
+    "Presentation",
+    "ReadMammogramd",
+    "Refusal",
+    "RefusalCode",
+    "Resize",
+    "ResizeImaged",
+    "SegmentBreastd",
+    "Stretch",
+    "StretchContrastd",
+    "Table",
+    "VOIFunction",
+    "VOIPolicy",
+    "View",
+    "Window",
+    "chain_digest",
+    "load_prepared",
+    "prepare_item",
+    "read_mammogram",
+    "refusal_of",
+    "segment_breast",
+]

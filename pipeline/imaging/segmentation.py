@@ -18,8 +18,14 @@ GRID = 256
 FRAME = 0.06
 """Widest film edge at a border, share of the side."""
 
+STRAY = 0.1
+"""Widest stray light along the left and right border, share of the width."""
+
 SMALLEST_BREAST = 0.015
 """Smallest share of the picture that counts as a breast."""
+
+SPLIT_AGAIN = 0.15
+"""Light share of the picture below which the dark part is split once more."""
 
 THINNEST_BREAST = 0.04
 """Smallest radius of a circle inside the breast, share of the shorter side; lettering is thinner."""
@@ -49,8 +55,7 @@ def breast_grid(pixels: Tensor) -> np.ndarray:
     small = functional.interpolate(pixels.reshape(1, 1, height, width).float(), size=grid, mode="area")[0, 0].numpy()
     frame = film_frame(small)
     smooth = ndimage.gaussian_filter(np.where(frame, 0, small), 1.0)
-    inside = ~frame
-    candidate = (smooth > _threshold(smooth[inside])) & inside
+    candidate = (smooth > _threshold(smooth[~frame & ~_blanked(small)])) & ~frame
     return _plausible(_largest(_without_border_strips(candidate)))
 
 
@@ -73,10 +78,10 @@ def film_frame(small: np.ndarray) -> np.ndarray:
 
 
 def _without_border_strips(candidate: np.ndarray) -> np.ndarray:
-    """Drop runs that start at the left or right border and end within ``FRAME``: stray light along a film edge."""
+    """Drop runs that start at a border and end soon: stray light along a film edge, broadest at the chest wall."""
     kept = candidate.copy()
-    for view in (kept, kept[:, ::-1], kept.T, kept.T[:, ::-1]):
-        depth = max(int(round(FRAME * view.shape[1])), 2)
+    for view, share in ((kept, STRAY), (kept[:, ::-1], STRAY), (kept.T, FRAME), (kept.T[:, ::-1], FRAME)):
+        depth = max(int(round(share * view.shape[1])), 2)
         ends = ~view[:, : depth + 1].all(axis=1)
         reach = np.where(ends, np.argmin(view[:, : depth + 1], axis=1), 0)
         view[np.arange(view.shape[1])[None] < reach[:, None]] = False
@@ -84,22 +89,46 @@ def _without_border_strips(candidate: np.ndarray) -> np.ndarray:
 
 
 def _threshold(values: np.ndarray) -> float:
-    low, high = np.percentile(values, [0.5, 99.5])
+    """Smallest value of the breast: above the background's noise and above a small share of the breast's contrast.
+
+    Otsu's method on square roots splits dark from light; the background's level is the median of the dark values and
+    its noise their median absolute deviation.
+    """
+    low, high = (float(value) for value in np.percentile(values, [0.5, 99.5]))
     if not high > low:
         raise Refusal(RefusalCode.NO_BREAST, "the picture is uniform")
-    values = np.clip(values, low, high)
-    roots = np.sqrt((values - low) / (high - low))
-    split = threshold_otsu(roots)
-    dark, light = values[roots <= split], values[roots > split]
+    dark, light = _split(np.clip(values, low, high), low, high)
+    if light.size < SPLIT_AGAIN * values.size:
+        # The light part may only be the pectoral muscle or lettering above a faint breast on black film.
+        top = float(dark.max())
+        darker, faint = _split(dark, low, top) if top > low else (dark, dark)
+        if np.median(darker) - low < 0.25 * (np.median(faint) - low):
+            dark, light = darker, faint
     background = float(np.median(dark))
     noise = 1.4826 * float(np.median(np.abs(dark - background)))
     return background + max(4 * noise, 0.06 * (float(np.median(light)) - background))
 
 
+def _split(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    roots = np.sqrt((values - low) / (high - low))
+    split = threshold_otsu(roots)
+    return values[roots <= split], values[roots > split]
+
+
+def _blanked(small: np.ndarray) -> np.ndarray:
+    """Labels blanked out in black: the darkest values, if few and set apart from the next ones."""
+    span = float(np.percentile(small, 99)) - float(small.min())
+    darkest = small <= small.min() + 0.01 * span
+    between = (small <= small.min() + 0.06 * span) & ~darkest
+    if darkest.mean() < 0.15 and between.sum() < 0.5 * darkest.sum():
+        return ndimage.binary_dilation(darkest, iterations=2)
+    return np.zeros_like(darkest)
+
+
 def _largest(candidate: np.ndarray) -> np.ndarray:
     radius = max(int(round(0.012 * max(candidate.shape))), 1)
-    disk = np.hypot(*np.ogrid[-radius : radius + 1, -radius : radius + 1]) <= radius
-    opened = ndimage.binary_opening(np.pad(candidate, radius, mode="edge"), disk)[radius:-radius, radius:-radius]
+    size = 2 * radius + 1  # square opening: separable, thin lettering and strips go
+    opened = ndimage.maximum_filter(ndimage.minimum_filter(candidate.view(np.uint8), size), size)
     labels, count = ndimage.label(opened)
     if count == 0:
         raise Refusal(RefusalCode.NO_BREAST, "nothing stands out from the background")
@@ -115,7 +144,8 @@ def _plausible(mask: np.ndarray) -> np.ndarray:
             RefusalCode.NO_BREAST,
             f"the largest structure covers {share:.1%} of the picture, less than {SMALLEST_BREAST:.1%}: no breast",
         )
-    thickness = float(ndimage.distance_transform_edt(np.pad(mask, 1)).max()) / min(mask.shape)
+    coarse = np.pad(mask[::2, ::2], 1)  # half the grid is enough for a thickness
+    thickness = 2 * float(ndimage.distance_transform_edt(coarse).max()) / min(mask.shape)
     if thickness < THINNEST_BREAST:
         raise Refusal(
             RefusalCode.NO_BREAST,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -74,9 +73,10 @@ class Background(Pointwise):
     @classmethod
     def from_grid(cls, mask: np.ndarray, shape: tuple[int, int]) -> Background:
         """Encode a low-resolution mask, bool (h, w), for a picture of ``shape``."""
-        runs = [] if not mask.flat[0] else [0]
-        runs += [len(list(group)) for _, group in groupby(mask.ravel().tolist())]
-        return cls(shape=shape, grid=(mask.shape[0], mask.shape[1]), runs=tuple(runs))
+        flat = mask.ravel()
+        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+        return cls(shape=shape, grid=(mask.shape[0], mask.shape[1]), runs=tuple([0, *runs] if flat[0] else runs))
 
     def grid_mask(self) -> np.ndarray:
         """The low-resolution mask, bool (h, w)."""

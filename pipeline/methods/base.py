@@ -62,9 +62,12 @@ class Method:
                 "put it first in train_handlers"
             )
         _register(self, engine)
-        if self.loss_function is None:
-            self.loss_function = engine.loss_function
         means = running_means(engine)
+
+        def on_started(engine: SupervisedTrainer) -> None:
+            # Handlers are attached while the trainer is still being built; it has its loss by now.
+            if self.loss_function is None:
+                self.loss_function = engine.loss_function
 
         def on_iteration_started(engine: SupervisedTrainer) -> None:
             started = time.perf_counter()
@@ -77,6 +80,7 @@ class Method:
             output[CommonKeys.LOSS] = loss
             means.add("classification_loss", loss.detach(), 1)
 
+        engine.add_event_handler(Events.STARTED, on_started)
         engine.add_event_handler(Events.ITERATION_STARTED, on_iteration_started)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, on_loss_completed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 __all__ = ["FIELD_HEIGHT_MM", "FIELD_WIDTH_MM", "BreastShape", "Outline", "outline_of"]
 
@@ -113,7 +113,7 @@ def outline_of(
         width = depth * generator.uniform(0.42, 0.58)
         length = FIELD_HEIGHT_MM * generator.uniform(0.45, 0.62)
         edge = width * np.clip(1 - rows / length, 0, None) ** generator.uniform(0.75, 1.0)
-        pectoral = 1 / (1 + np.exp(-(edge[:, None] - columns[None, :]) / 0.8))
+        pectoral = special.expit((edge[:, None] - columns[None, :]) / 0.8)
         pectoral = np.where(edge[:, None] > 0, pectoral, 0).astype(np.float32)
     return Outline(border, distance, pectoral, (nipple_row, float(depth)), spacing, extent)
 

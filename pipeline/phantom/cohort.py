@@ -79,9 +79,7 @@ def write_cohort(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write = partial(
-            _write_patient, temporary, seed=seed, height=height, difficulty=difficulty, masks=masks
-        )  # fmt: skip
+        write = partial(_write_patient, temporary, seed=seed, height=height, difficulty=difficulty, masks=masks)
         results = joblib.Parallel(n_jobs=workers, return_as="generator")(
             joblib.delayed(write)(number) for number in range(patients)
         )
@@ -121,9 +119,7 @@ def _check(
         raise PhantomError(f"difficulty is {difficulty!r}, allowed are {', '.join(Difficulty)}") from None
 
 
-def patient_scenes(
-    patient: PhantomPatient, *, seed: int, height: int
-) -> list[tuple[str, str, Scene]]:  # fmt: skip
+def patient_scenes(patient: PhantomPatient, *, seed: int, height: int) -> list[tuple[str, str, Scene]]:
     """Draw the four views of a patient: (laterality, view, scene) in the order R CC, L CC, R MLO, L MLO."""
     streams = np.random.SeedSequence([seed, patient.number]).spawn(len(VIEWS))
     return [

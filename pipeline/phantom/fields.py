@@ -31,10 +31,8 @@ def power_law_field(
         np.fft.fftfreq(side).astype(np.float32)[:, None], np.fft.rfftfreq(side).astype(np.float32)[None, :]
     )
     frequency[0, 0] = np.inf  # no mean
-    spectrum = np.empty(frequency.shape, dtype=np.complex64)
-    generator.standard_normal(dtype=np.float32, out=(draws := np.empty((*frequency.shape, 2), dtype=np.float32)))
-    spectrum = draws.view(np.complex64)[..., 0]
-    spectrum *= frequency ** np.float32(-exponent / 2)
+    draws = generator.standard_normal((*frequency.shape, 2), dtype=np.float32)
+    spectrum = draws.view(np.complex64)[..., 0] * frequency ** np.float32(-exponent / 2)
     field = fft.irfft2(spectrum, s=(side, side))[: shape[0], : shape[1]]
     field -= field.mean()
     return field / field.std()

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from scipy import special
 
 from pipeline.phantom.fields import power_law_field
 
 __all__ = ["BENIGN", "MALIGNANT", "Difficulty", "Finding", "LesionKind", "Patch", "draw_lesion"]
+
+
+_MARGIN_MM = 1.5  # around each calcification, part of its region
 
 
 class LesionKind(StrEnum):
@@ -82,8 +86,8 @@ class Patch:
 def draw_lesion(finding: Finding, *, generator: np.random.Generator, spacing: float) -> Patch:
     """Draw a finding, centred in a square patch of odd side.
 
-    Masses of both classes carry the same integrated contrast (contrast * area of a disc of the given radius), so size
-    and brightness alone do not tell them apart; calcifications likewise among themselves.
+    Masses of both classes have the same contrast over the same core, calcifications of both the same integral: size and
+    brightness alone do not tell them apart.
 
     Args:
         finding: anything but LesionKind.NONE.
@@ -93,7 +97,7 @@ def draw_lesion(finding: Finding, *, generator: np.random.Generator, spacing: fl
     Returns:
         the patch.
     """
-    half = max(int(np.ceil(2.4 * finding.radius_mm / spacing)), 2)
+    half = max(int(np.ceil(2.6 * finding.radius_mm / spacing)), 2)
     axis = (np.arange(-half, half + 1) * (spacing / finding.radius_mm)).astype(np.float32)
     rows, columns = np.meshgrid(axis, axis, indexing="ij")
     if finding.kind in (LesionKind.FINE_CALCIFICATIONS, LesionKind.COARSE_CALCIFICATIONS):
@@ -105,9 +109,7 @@ def draw_lesion(finding: Finding, *, generator: np.random.Generator, spacing: fl
         shape = _spiculated(generator, radius, angle)
     else:
         shape = _smooth(generator, radius, angle)
-    total = finding.contrast * np.pi / float(axis[1] - axis[0]) ** 2
-    added = shape * np.float32(total / shape.sum())
-    return Patch(added, shape > 0.4 * shape.max())
+    return Patch(shape * np.float32(finding.contrast), shape > 0.4 * shape.max())
 
 
 def _ripple(generator: np.random.Generator, angle: np.ndarray, orders: range, size: float) -> np.ndarray:
@@ -122,12 +124,12 @@ def _smooth(generator: np.random.Generator, radius: np.ndarray, angle: np.ndarra
     """Oval or gently lobulated, circumscribed."""
     outline = _ripple(generator, angle, range(2, 4), 0.12)
     scaled = radius / outline
-    return (1 / (1 + np.exp((scaled - 1) / 0.06))) * np.sqrt(np.clip(1.25 - 0.5 * scaled**2, 0.2, None))
+    return special.expit((0.9 - scaled) / 0.06) * np.sqrt(np.clip(1 - 0.4 * scaled**2, 0.2, None))
 
 
 def _spiculated(generator: np.random.Generator, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """A ragged core with lines that radiate from it."""
-    core = 1 / (1 + np.exp((radius / (0.62 * _ripple(generator, angle, range(3, 9), 0.25)) - 1) / 0.14))
+    core = special.expit((1 - radius / (0.62 * _ripple(generator, angle, range(3, 9), 0.25))) / 0.14)
     count = int(generator.integers(13, 19))
     directions = (np.arange(count) + generator.uniform(-0.35, 0.35, count)) * (2 * np.pi / count)
     rays = np.zeros_like(radius)
@@ -146,7 +148,7 @@ def _asymmetry(generator: np.random.Generator, rows: np.ndarray, columns: np.nda
     along, across = rows * np.cos(tilt) + columns * np.sin(tilt), columns * np.cos(tilt) - rows * np.sin(tilt)
     field = power_law_field(generator, rows.shape)
     distance = np.sqrt(along**2 + (across / stretch) ** 2) + 0.22 * field
-    return ((1 / (1 + np.exp((distance - 1.35) / 0.22))) * np.clip(1 + 0.3 * field, 0.2, None)).astype(np.float32)
+    return (special.expit((1.6 - distance) / 0.2) * np.clip(0.8 + 0.2 * field, 0.1, 1.3)).astype(np.float32)
 
 
 def _calcifications(
@@ -164,11 +166,11 @@ def _calcifications(
             sigma = generator.uniform(0.22, 0.42) * np.array([1.0, generator.uniform(1.0, 2.2)])
         else:
             sigma = generator.uniform(0.75, 1.1) * np.array([1.0, generator.uniform(1.0, 1.2)])
-        reach = int(np.ceil(4 * sigma.max() / spacing)) + 2
-        low = np.maximum(np.rint(centre).astype(int) - reach, 0)
-        window = (slice(low[0], int(centre[0]) + reach + 1), slice(low[1], int(centre[1]) + reach + 1))
-        grid = np.ogrid[window]
-        down, right = (grid[0][: rows.shape[0] - low[0]] - centre[0]), (grid[1][:, : rows.shape[1] - low[1]] - centre[1])
+        reach = int(np.ceil(max(4 * sigma.max(), _MARGIN_MM) / spacing)) + 2
+        first, last = np.maximum(centre.astype(int) - reach, 0), np.minimum(centre.astype(int) + reach, 2 * half) + 1
+        window = (slice(first[0], last[0]), slice(first[1], last[1]))
+        down, right = np.ogrid[window]
+        down, right = down - centre[0], right - centre[1]
         tilt = generator.uniform(0, np.pi)
         # Grains below the pixel are widened to 0.4 pixels and keep their integral.
         pixels = np.sqrt((sigma / spacing) ** 2 + 0.16)
@@ -178,7 +180,7 @@ def _calcifications(
         grain = np.exp(-squared / 2) if fine else np.exp(-((squared / 2.6) ** 2))
         level = generator.uniform(0.5, 1.0) * np.prod(sigma / spacing) / np.prod(pixels)
         added[window] += (level * grain).astype(np.float32)
-        region[window] |= squared < (6 / max(sigma.min() / 0.3, 1)) ** 2
-    # 1.1 mm of a display contrast of 1: the mean over both kinds before they are made alike.
-    total = 75.0 * finding.contrast / spacing**2
+        region[window] |= np.hypot(down, right) * spacing < _MARGIN_MM
+    # Integral over the image in mm2: near the mean of both kinds with grains of full display contrast.
+    total = 85.0 * finding.contrast / spacing**2
     return Patch(np.minimum(added * np.float32(total / added.sum()), 0.9).astype(np.float32), region)

@@ -17,7 +17,7 @@ _GLYPHS = {
 
 
 def draw_letters(text: str, *, height: int) -> np.ndarray:
-    """Text of R, L, C, M, O and blanks in a 5 x 7 dot matrix, enlarged to about `height` pixels; bool (rows, columns)."""
+    """Text of R, L, C, M, O and blanks in a 5 x 7 dot matrix, about `height` pixels high; bool (rows, columns)."""
     columns = [np.array([[c == "1" for c in line] + [False] for line in _GLYPHS[letter]]) for letter in text]
     scale = max(round(height / 7), 1)
     return np.kron(np.hstack(columns)[:, :-1], np.ones((scale, scale), dtype=bool)).astype(bool)

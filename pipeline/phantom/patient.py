@@ -73,8 +73,8 @@ def draw_patient(seed: int, number: int, *, difficulty: Difficulty) -> PhantomPa
     thickness = 38 + 28 * size + own.normal(0, 3)
     breasts = {
         side: BreastShape(
-            depth_mm=64 + 52 * size + own.normal(0, 2.5),
-            height_mm=118 + 72 * size + own.normal(0, 4),
+            depth_mm=76 + 58 * size + own.normal(0, 2.5),
+            height_mm=136 + 74 * size + own.normal(0, 4),
             thickness_mm=thickness + own.normal(0, 1),
             density=float(np.clip(common + own.normal(0, 0.015), 0.02, 0.9)),
         )
@@ -99,5 +99,5 @@ def _draw_finding(kind: LesionKind, generator: np.random.Generator, difficulty: 
         across=float(generator.uniform(-0.5, 0.5)),
         up=float(generator.uniform(-0.45, 0.4)),
         radius_mm=float(generator.uniform(8.0, 11.5)) * difficulty.size,
-        contrast=float(generator.uniform(0.24, 0.36)) * difficulty.contrast,
+        contrast=float(generator.uniform(0.22, 0.32)) * difficulty.contrast,
     )

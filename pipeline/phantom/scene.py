@@ -11,7 +11,7 @@ from pipeline.phantom.lesions import Finding, LesionKind, draw_lesion
 from pipeline.phantom.letters import draw_letters
 from pipeline.phantom.tissue import draw_tissue
 
-__all__ = ["Scene", "draw_scene", "grid_of"]
+__all__ = ["Scene", "add_finding", "draw_scene", "grid_of"]
 
 _AIR = 0.012
 
@@ -72,7 +72,7 @@ def draw_scene(
     breast = distance > 0.5 * spacing
     lesion = np.zeros(grid, dtype=np.uint8)
     if finding.kind is not LesionKind.NONE:
-        _add_finding(pixels, lesion, breast, finding, outline, view=view, generator=generator, spacing=spacing)
+        add_finding(pixels, lesion, breast, finding, outline, view=view, generator=generator, spacing=spacing)
     if laterality == "R":
         pixels, breast, lesion = pixels[:, ::-1].copy(), breast[:, ::-1], lesion[:, ::-1]
     pixels += np.where(breast, 0, np.float32(_AIR))
@@ -84,7 +84,7 @@ def draw_scene(
     return Scene(np.clip(pixels, 0, 1, out=pixels), breast, lesion, padding, (spacing, spacing))
 
 
-def _add_finding(
+def add_finding(
     pixels: np.ndarray,
     lesion: np.ndarray,
     breast: np.ndarray,
@@ -122,8 +122,9 @@ def _position(finding: Finding, outline: Outline, view: str) -> tuple[float, flo
         row_mm = row + finding.across * (last - first) / 2 * 0.9
     else:
         row_mm = row - (finding.up * (last - row) * 1.1 if finding.up < 0 else finding.up * 0.7 * row)
-    column_mm = min(finding.depth * outline.depth_at(row), outline.depth_at(row_mm) - 1.3 * finding.radius_mm)
-    return row_mm, max(column_mm, finding.radius_mm)
+    muscle_mm = float(outline.pectoral[int(row_mm / outline.spacing)].sum()) * outline.spacing
+    column_mm = max(finding.depth * outline.depth_at(row), muscle_mm + 0.8 * finding.radius_mm)
+    return row_mm, max(min(column_mm, outline.depth_at(row_mm) - 1.3 * finding.radius_mm), finding.radius_mm)
 
 
 def _frame(grid: tuple[int, int], generator: np.random.Generator, laterality: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 from pipeline.phantom.anatomy import BreastShape, Outline
 from pipeline.phantom.fields import enlarge, power_law_field
@@ -11,7 +11,7 @@ from pipeline.phantom.fields import enlarge, power_law_field
 __all__ = ["draw_tissue"]
 
 # Display values; fat, glands and muscle sit where processed mammograms show them.
-_FAT, _GLAND, _MUSCLE, _SKIN = 0.22, 0.30, 0.26, 0.10
+_FAT, _GLAND, _MUSCLE, _SKIN = 0.30, 0.30, 0.28, 0.10
 _LIGAMENT, _VESSEL, _TEXTURE = 0.035, 0.07, 0.045
 
 
@@ -49,7 +49,7 @@ def draw_tissue(
     picture += _TEXTURE * power_law_field(generator, grid)
     # Under the paddles the breast's free edge is round; processing lifts it but does not flatten it.
     rim = np.clip(distance / (0.5 * shape.thickness_mm), 0, 1)
-    picture *= 0.30 + 0.70 * np.sqrt(np.clip(1 - (1 - rim) ** 2, 0, None))
+    picture *= 0.32 + 0.68 * np.sqrt(np.clip(1 - (1 - rim) ** 2, 0, None))
     picture += _SKIN * np.exp(-(((distance - 0.9) / 0.7) ** 2))
     picture *= np.clip(distance / spacing, 0, 1)
     return np.clip(picture, 0, None, out=picture), distance
@@ -65,9 +65,9 @@ def _gland(
     across = (rows - row + 0.05 * shape.height_mm) / half
     cone = 1.2 - (along**2 + across**2)
     under_skin = np.clip((outline.distance - 4) / 8, 0, 1)  # a layer of fat below the skin
-    threshold = 1.5 - 2.6 * shape.density
+    threshold = 1.9 - 3.0 * shape.density
     drive = 0.75 * field + np.clip(cone, -2.5, 1.2) - threshold
-    return under_skin / (1 + np.exp(-2.6 * drive))
+    return under_skin * special.expit(2.6 * drive)
 
 
 def _vessels(outline: Outline, generator: np.random.Generator, grid: tuple[int, int]) -> np.ndarray:
@@ -79,9 +79,9 @@ def _vessels(outline: Outline, generator: np.random.Generator, grid: tuple[int, 
         start = row + generator.uniform(-0.45, 0.45) * (outline.extent[1] - outline.extent[0])
         stop = row + generator.uniform(-0.12, 0.12) * (outline.extent[1] - outline.extent[0])
         phases = generator.uniform(0, 2 * np.pi, 3)
-        wave = sum(generator.normal(0, 5) / k * np.sin(2 * np.pi * k * steps * 1.3 + p) for k, p in enumerate(phases, 1))
+        wave = sum(generator.normal(0, 4) / k * np.sin(8.2 * k * steps + phase) for k, phase in enumerate(phases, 1))
         x = steps * generator.uniform(0.6, 0.95) * depth
-        y = start + (stop - start) * steps**1.3 + wave * np.sin(np.pi * np.clip(steps, 0, 1))
+        y = start + (stop - start) * steps**1.3 + wave * np.sin(np.pi * steps)
         index_row, index_column = (y / outline.spacing).astype(int), (x / outline.spacing).astype(int)
         keep = (index_row >= 0) & (index_row < grid[0]) & (index_column >= 0) & (index_column < grid[1])
         line = np.zeros(grid, dtype=np.float32)

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,7 +60,7 @@ def load_checkpoint(path: str | Path, *, map_location: str | torch.device = "cpu
     if not isinstance(content, dict) or content.get("format") != FORMAT or "network" not in content:
         raise CheckpointError(
             f"checkpoint {str(path)!r} is not of this package's format {FORMAT}; "
-            "convert a plain state dict with {'format': 1, 'network': state_dict, 'configuration': '{}'}"
+            "convert a plain state dict with {'format': 1, 'network': state_dict}"
         )
     return content
 
@@ -77,6 +77,7 @@ class Checkpoints:
         initial_weights: a checkpoint of this package whose network the run starts from; None for none.
         training_patients: digests of the patients that this network has seen, kept in the file, so that an external
             test can refuse them.
+        model: plain values from which the network and its preprocessing can be built again (`predict` needs them).
 
     Raises:
         CheckpointError: on resume, a checkpoint that does not fit.
@@ -92,17 +93,18 @@ class Checkpoints:
         resume: bool = False,
         initial_weights: str | None = None,
         training_patients: Sequence[str] = (),
+        model: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_directory = run_directory
         self.network = getattr(network, "module", network)
         self.optimizer = optimizer
         self.validator = validator
         self.training_patients = list(training_patients)
+        self.model = json.loads(json.dumps(dict(model or {})))
         self.resume = resume
         self.initial_weights = initial_weights
         self.best_metric = -math.inf
         self.best_epoch = 0
-        self.configuration = "{}"
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
@@ -117,9 +119,6 @@ class Checkpoints:
         return self.run_directory.checkpoints / "best.pt"
 
     def _start(self, engine: Engine) -> None:
-        config = self.run_directory.path / "config.json"
-        if config.is_file():
-            self.configuration = json.dumps(json.loads(config.read_text(encoding="utf-8")))
         if self.resume and self.latest.is_file():
             self._restore(engine)
         else:
@@ -168,7 +167,7 @@ class Checkpoints:
             "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,
-            "configuration": self.configuration,
+            "model": self.model,
             "handlers": {name: held.state_dict() for name, held in _STATEFUL.get(engine, {}).items()},
             "training_patients": self.training_patients,
         }

@@ -12,11 +12,13 @@ from pipeline.statistics.operating_points import (
     sensitivity_specificity,
     wilson_interval,
 )
+from pipeline.statistics.patient_table import patient_table, probability
 from pipeline.statistics.pooling import pool_patients
-from pipeline.statistics.robustness import AttackResult, robustness
+from pipeline.statistics.robustness import CLEAN, AttackResult, ordered_attacks, robustness, rows_of_attack
 from pipeline.statistics.roc import RocCurve, roc_curve
 
 __all__ = [
+    "CLEAN",
     "AttackResult",
     "Estimate",
     "Flips",
@@ -33,12 +35,16 @@ __all__ = [
     "delong_interval",
     "flips",
     "freeze_threshold",
+    "ordered_attacks",
     "patient_auc",
+    "patient_table",
     "percentile_interval",
     "pool_patients",
+    "probability",
     "refusal_counts",
     "robustness",
     "roc_curve",
+    "rows_of_attack",
     "sensitivity_specificity",
     "wilson_interval",
 ]

@@ -139,9 +139,7 @@ def auc_difference(
     return Estimate(difference, lower, upper, n_positive, n_negative, "paired bootstrap", None, confidence)
 
 
-def patient_auc(
-    table: pd.DataFrame, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> Estimate:
+def patient_auc(table: pd.DataFrame, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95) -> Estimate:
     """AUC with a patient-bootstrap interval of a table that ``pool_patients`` returned, for one attack.
 
     Args:

@@ -14,9 +14,7 @@ _STRATA = ("partition", "fold")
 _ATTACK = ("norm", "budget", "steps", "restarts")
 
 
-def pool_patients(
-    scores: pd.DataFrame, within_breast: Pool = "mean", across_breasts: Pool = "max"
-) -> pd.DataFrame:
+def pool_patients(scores: pd.DataFrame, within_breast: Pool = "mean", across_breasts: Pool = "max") -> pd.DataFrame:
     """Pool image logits into patient logits, separately under each attack.
 
     The logits of a breast, (patient, laterality), are pooled first, then the breasts of the patient. Pooling acts on

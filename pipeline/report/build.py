@@ -1,0 +1,64 @@
+"""Building report.json: every section from the files of a run directory, figures from pipeline.statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.report.plain import plain
+from pipeline.report.run_files import RunFiles, read_run
+from pipeline.report.sections.cohort import cohort, flow
+from pipeline.report.sections.gallery import gallery
+from pipeline.report.sections.overview import overview
+from pipeline.report.sections.reproducibility import reproducibility
+from pipeline.report.sections.scores import (
+    Settings,
+    discrimination,
+    flips_section,
+    operating_points,
+    patients,
+    robustness_section,
+    score_patients,
+)
+from pipeline.report.sections.training import history
+
+SCHEMA = {"name": "arfl-report", "version": "1.0"}
+"""Changes of meaning or removals raise the first number, additions the second; see schema.json."""
+
+NOTICE = "Research use only, not for diagnosis"
+
+
+def build_report(run_dir: Path, settings: Settings | None = None) -> dict[str, Any]:
+    """Build the content of report.json from a run directory.
+
+    Args:
+        run_dir: ``runs/<name>`` with at least scores.csv.
+        settings: Pooling, resamples, seed and confidence; the defaults of ``Settings`` when None.
+
+    Returns:
+        JSON values only; one entry per section beside ``schema``, ``run`` and ``notice``.
+
+    Raises:
+        ReportError: files that are required and missing, or that cannot be understood.
+    """
+    files: RunFiles = read_run(run_dir)
+    settings = settings or Settings()
+    scored = score_patients(files, settings)
+    cohort_entry = cohort(files)
+    report = {
+        "schema": SCHEMA,
+        "run": run_dir.resolve().name,
+        "notice": NOTICE,
+        "overview": overview(files, scored, cohort_entry),
+        "flow": flow(files),
+        "cohort": cohort_entry,
+        "discrimination": discrimination(scored),
+        "robustness": robustness_section(scored),
+        "operating_points": operating_points(scored, settings),
+        "flips": flips_section(scored, settings),
+        "history": history(files),
+        "gallery": gallery(files, scored.labels),
+        "patients": patients(scored),
+        "reproducibility": reproducibility(files, settings),
+    }
+    return dict(plain(report))

@@ -1,0 +1,64 @@
+"""Section on top: what was done, on whom, and the answer in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.plain import section
+from pipeline.report.run_files import RunFiles
+from pipeline.report.sections.scores import Scored
+
+_HEADLINE_ATTACKS = 4
+
+
+def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[str, Any]:
+    """Who trained what on whom, and the test AUC clean and attacked."""
+    partitions = {row["partition"]: row for row in cohort["partitions"]}
+    attacked = scored.results[1:]
+    if len(attacked) > _HEADLINE_ATTACKS:
+        attacked = [attacked[0], attacked[len(attacked) // 2], attacked[-1]]
+    clean = scored.results[0]
+    return section(
+        n={"patients": clean.patients, "malignant": clean.auc.n_positive, "benign": clean.auc.n_negative},
+        method=_method(files.config or {}),
+        data=_data(files.config or {}),
+        training=partitions.get("training"),
+        headline=[
+            {
+                "attack_id": result.attack_id,
+                "label": scored.labels[result.attack_id],
+                "budget": result.budget,
+                "auc": result.auc.to_dict(),
+            }
+            for result in [clean, *attacked]
+        ],
+    )
+
+
+def _method(config: dict[str, Any]) -> str | None:
+    """The training method in words, from the resolved configuration; None when it does not say."""
+    method = config.get("method")
+    target = str(method.get("_target_", "")) if isinstance(method, dict) else ""
+    name = target.rsplit(".", 1)[-1]
+    if name and name != "AdversarialTraining":
+        return name
+    ratio, weight = config.get("standard_ratio"), config.get("arfl_weight")
+    if not isinstance(ratio, (int, float)):
+        return name or None
+    if ratio == 1:
+        words = "standard training"
+    elif ratio == 0:
+        words = "adversarial training"
+    else:
+        words = f"dual adversarial training (share of standard images {ratio:g})"
+    if isinstance(weight, (int, float)) and weight > 0:
+        words += f" with robust feature learning, ARFL (weight {weight:g})"
+    return words
+
+
+def _data(config: dict[str, Any]) -> str | None:
+    """What the patients are: a manifest by name, or "phantoms"; None when the configuration does not say."""
+    if "manifest" not in config:
+        return None
+    manifest = config["manifest"]
+    return "phantoms" if manifest in (None, "") else str(manifest).replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,19 @@
+"""Fixtures shared by all rooms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real images: environment ARFL_REAL_DATA, by default ../shared/data beside the repository."""
+    folder = Path(os.environ.get("ARFL_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set ARFL_REAL_DATA to a folder laid out as data_manifests/README.md says")
+    return folder
