@@ -15,5 +15,5 @@ def real_data() -> Path:
     """Folder with real images: environment ARFL_REAL_DATA, by default ../shared/data beside the repository."""
     folder = Path(os.environ.get("ARFL_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set ARFL_REAL_DATA to a folder laid out as data_manifests/README.md says")
+        pytest.skip(f"no real data at {folder}; set ARFL_REAL_DATA to its folder (see data_manifests/README.md)")
     return folder

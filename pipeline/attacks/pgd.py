@@ -48,17 +48,19 @@ def pgd(
         random_start: start from uniform noise in the budget, else from the image.
         generator: source of that noise, on the images' device.
         noise: the start itself, in units of the budget (values in [-1, 1]); overrides `generator`.
-        on_step: called as `on_step(step, iterate)` after every step, for methods that use the path.
+        on_step: called as `on_step(step, iterate)` after every step, for methods that use the path; the iterate is a
+            copy that later steps leave alone.
 
     Returns:
         Adversarial images of the shape, dtype and device of `images`, detached.
 
     Raises:
-        ValueError: shapes that do not fit, negative budget or no step.
+        ValueError: shapes that do not fit, images outside the bounds, negative budget or no step.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least 1 is needed (0 steps would leave the images unattacked)")
-    images = images.detach()
+    images = images.detach().as_subclass(Tensor)  # a MetaTensor would pay its bookkeeping at every step
+    _check_bounds(images, bounds)
     flat_labels = as_labels(labels, len(images))
     budget = per_image(budget, images, name="budget")
     step_size = per_image(step_size, images, name="step_size")
@@ -76,10 +78,23 @@ def pgd(
             value = objective(as_logit(score(adversarial)), flat_labels)
             (gradient,) = torch.autograd.grad(value.sum(), adversarial)
         adversarial = adversarial.detach()
-        adversarial = adversarial.addcmul_(gradient.sign_(), step_size.expand_as(images)).clamp_(lower, upper)
+        adversarial = adversarial.addcmul_(gradient.sign(), step_size.expand_as(images)).clamp_(lower, upper)
         if on_step is not None:
-            on_step(step, adversarial)
+            on_step(step, adversarial.clone())
     return adversarial
+
+
+def _check_bounds(images: Tensor, bounds: tuple[float, float]) -> None:
+    # Outside its bounds an image would be clipped into them, far beyond any budget: the trap of z-scored images.
+    if images.numel() == 0:
+        return
+    low, high = (float(value) for value in images.aminmax())
+    tolerance = 1e-5 * (bounds[1] - bounds[0])  # rounding of an interpolation
+    if not (low >= bounds[0] - tolerance and high <= bounds[1] + tolerance):
+        raise ValueError(
+            f"the images hold values from {low:g} to {high:g}, the attack's bounds are {tuple(bounds)}; "
+            "give the attack the bounds of the images as the network takes them, and a budget in the same units"
+        )
 
 
 class PGD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ def as_labels(labels: Tensor, count: int) -> Tensor:
 def per_image(value: float | Tensor, images: Tensor, *, name: str) -> Tensor:
     """A number, or (N,), as a tensor that broadcasts over the images."""
     tensor = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    if not bool((tensor >= 0).all()):
+        raise ValueError(f"{name} is {value}; allowed are numbers from 0 on, in units of the images")
     if tensor.ndim == 0:
         tensor = tensor.expand(len(images))
     if tensor.shape != (len(images),):
@@ -47,14 +50,14 @@ def start_noise(images: Tensor, seed: int | Sequence[int] | None) -> Tensor:
 
     One seed serves the whole batch; one per image makes an image's noise the same in every batch and on every rank.
     """
-    noise = torch.empty_like(images)
+    noise = torch.empty_like(images).as_subclass(Tensor)
     if seed is None:
         return noise.uniform_(-1, 1)
     generator = torch.Generator(device=images.device)
-    if isinstance(seed, int):
-        return noise.uniform_(-1, 1, generator=generator.manual_seed(seed))
+    if isinstance(seed, int | Integral):
+        return noise.uniform_(-1, 1, generator=generator.manual_seed(int(seed)))
     if len(seed) != len(images):
         raise ValueError(f"{len(seed)} seeds for {len(images)} images; allowed are one seed or one per image")
     for row, row_seed in zip(noise, seed, strict=True):
-        row.uniform_(-1, 1, generator=generator.manual_seed(row_seed))
+        row.uniform_(-1, 1, generator=generator.manual_seed(int(row_seed)))
     return noise

@@ -67,6 +67,7 @@ class Memory:
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=FILE, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
+        os.chmod(name, 0o644)
         os.replace(name, self._path)
 
 

@@ -6,20 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from PIL import Image, ImageDraw
-from scipy import ndimage
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.attacks import PGD, as_logit
 from pipeline.evaluation.metric import PatientAUC, image_seed
+from pipeline.evaluation.picture import Canvas
 from pipeline.evaluation.saliency import saliency, smooth
 from pipeline.imaging import Preparation, load_prepared, read_mammogram
 
-HEIGHT = 360  # rows of a drawn picture
 SIGMA = 1.5  # smoothing of the map, in prepared pixels
 
 
@@ -93,10 +89,11 @@ class Gallery:
         source = read_mammogram(
             Path(self.cohort.root) / item["image_id"], laterality=item["laterality"], view=item["view"]
         )
-        canvas = _Canvas(source.pixels, preparation, text=f"{item['laterality']} {item['view']}")
+        canvas = Canvas(source.pixels, preparation, text=f"{item['laterality']} {item['view']}")
         stem = f"{item['patient_id']}_{item['laterality']}_{item['view']}"
         entries = []
-        for attack_id, budget, picture in (("clean", 0.0, image), (self.attack.attack_id, self.attack.budget, attacked)):
+        shown = (("clean", 0.0, image), (self.attack.attack_id, self.attack.budget, attacked))
+        for attack_id, budget, picture in shown:
             with torch.no_grad():
                 logit = float(as_logit(self.network(picture))[0])
             heat = smooth(saliency(self.network, picture, label), sigma=SIGMA)[0]
@@ -110,35 +107,3 @@ class Gallery:
                 | names
             )
         return entries
-
-
-class _Canvas:
-    """The acquired picture at display size, and maps of the prepared image drawn over it."""
-
-    def __init__(self, pixels: np.ndarray, preparation: Preparation, *, text: str) -> None:
-        rows, columns = pixels.shape
-        height = min(HEIGHT, rows)
-        width = max(round(columns * height / rows), 1)
-        small = Image.fromarray(np.asarray(pixels, dtype=np.float32)).resize((width, height), Image.Resampling.BOX)
-        self.picture = np.clip(np.asarray(small), 0, 1)
-        grid_rows, grid_columns = np.mgrid[0:height, 0:width]
-        centres = np.stack([(grid_rows + 0.5) * rows / height - 0.5, (grid_columns + 0.5) * columns / width - 0.5], -1)
-        self.positions = preparation.to_prepared(centres.reshape(-1, 2)).numpy().reshape(height, width, 2)
-        self.text = text
-
-    def onto(self, prepared: Tensor) -> np.ndarray:
-        """Resample a map (h, w) of the prepared image onto the canvas; 0 outside."""
-        values = prepared.detach().cpu().numpy()
-        return ndimage.map_coordinates(values, np.moveaxis(self.positions, -1, 0), order=1, mode="constant", cval=0.0)
-
-    def save(self, path: Path, *, change: Tensor, heat: Tensor | None = None) -> None:
-        grey = np.clip(self.picture + self.onto(change), 0, 1)
-        colour = np.repeat(grey[..., None], 3, axis=2)
-        if heat is not None:
-            strength = np.clip(self.onto(heat), 0, 1)
-            hot = matplotlib.colormaps["inferno"](strength)[..., :3]
-            alpha = 0.75 * np.sqrt(strength)[..., None]
-            colour = (1 - alpha) * colour + alpha * hot
-        image = Image.fromarray((255 * colour).round().astype(np.uint8))
-        ImageDraw.Draw(image).text((6, 6), self.text, fill=(255, 255, 255), stroke_width=2, stroke_fill=(0, 0, 0))
-        image.save(path, optimize=True)

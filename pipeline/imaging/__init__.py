@@ -1,6 +1,6 @@
 """One mammogram: from DICOM or PNG to display values, a replayable preparation and a prepared image in the store."""
 
-from pipeline.imaging.chain import chain_digest, prepare_item
+from pipeline.imaging.chain import chain_digest, chain_from_description, describe_chain, prepare_item
 from pipeline.imaging.display import Display, Table, VOIFunction
 from pipeline.imaging.mammogram import Laterality, Mammogram, Presentation, View, VOIPolicy, Window
 from pipeline.imaging.preparation import Preparation
@@ -49,6 +49,8 @@ __all__ = [
     "View",
     "Window",
     "chain_digest",
+    "chain_from_description",
+    "describe_chain",
     "load_prepared",
     "prepare_item",
     "read_mammogram",

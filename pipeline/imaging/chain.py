@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,7 @@ def prepare_item(chain: Compose, item: Mapping[Hashable, Any]) -> dict[Hashable,
     """
     try:
         return dict(chain(dict(item)))
-    except RuntimeError as error:
-        refusal = refusal_of(error)
-        if refusal is None:
-            raise
-        raise refusal.at(item.get("image", "")) from None
-    except Exception as error:
+    except Exception as error:  # Compose wraps what a transform raised
         refusal = refusal_of(error)
         if refusal is None:
             raise
@@ -53,8 +48,40 @@ def chain_digest(chain: Compose) -> str:
     Raises:
         ValueError: for a setting that has no stable description, such as a lambda.
     """
-    description = {"code": CODE_VERSION, "chain": [_described(transform) for transform in chain.flatten().transforms]}
+    description = {"code": CODE_VERSION, "chain": describe_chain(chain)}
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def describe_chain(chain: Compose) -> list[dict[str, Any]]:
+    """Class and settings of every transform, as plain values that JSON and a checkpoint can hold.
+
+    Raises:
+        ValueError: for a setting that has no stable description, such as a lambda.
+    """
+    return [_described(transform) for transform in chain.flatten().transforms]
+
+
+def chain_from_description(description: Sequence[Mapping[str, Any]]) -> Compose:
+    """Build a chain again from :func:`describe_chain`.
+
+    Only this package's own transforms are built: a description comes out of a file, and must not be able to run code.
+
+    Raises:
+        ValueError: for a transform that is not of ``pipeline.imaging.transforms``.
+    """
+    from pipeline.imaging import transforms
+
+    built = []
+    for entry in description:
+        module, _, name = str(entry["class"]).rpartition(".")
+        kind = getattr(transforms, name, None) if module == transforms.__name__ else None
+        if kind is None or not name.endswith("d") or name.startswith("_"):
+            raise ValueError(
+                f"the preparation holds {entry['class']!r}, which is not of {transforms.__name__}; "
+                "give the chain itself, as `preprocessing` of the configuration"
+            )
+        built.append(kind(**entry["settings"]))
+    return Compose(built)
 
 
 def _described(value: Any) -> Any:

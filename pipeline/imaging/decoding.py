@@ -83,7 +83,7 @@ def decode(dataset: Dataset) -> np.ndarray:
 def _numbers(value: Any) -> list[float]:
     if value is None or value == "":
         return []
-    return [float(part) for part in (value if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value])]
+    return [float(part) for part in (value if hasattr(value, "append") else [value])]
 
 
 def _texts(value: Any) -> list[str]:

@@ -49,9 +49,10 @@ def _agreed(found: list[tuple[str, str]], what: str, code: RefusalCode) -> tuple
 
 
 def patient_orientation(dataset: Dataset) -> tuple[str, str] | None:
-    """Patient Orientation (0020,0020), PS3.3 C.7.6.1.1.1: directions of a row and of a column, as letters of A P L R H F.
+    """Patient Orientation (0020,0020), PS3.3 C.7.6.1.1.1: where a row and a column point to.
 
-    Returns None where the tag is missing, empty, or holds something else (CBIS-DDSM puts the view there).
+    Both are letters of A P L R H F (anterior, posterior, left, right, head, foot). Returns None where the tag is
+    missing, empty, or holds something else (CBIS-DDSM puts the view there).
     """
     value = dataset.get("PatientOrientation")
     if value is None or isinstance(value, str) or len(value) != 2:

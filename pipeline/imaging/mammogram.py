@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,23 +114,27 @@ class Presentation:
             raise Refusal(RefusalCode.BAD_DISPLAY, "no Window Center (0028,1050) in the file; use policy 'auto'")
         use_table = policy is VOIPolicy.LUT or (policy is VOIPolicy.AUTO and bool(self.tables))
         use_window = not use_table and policy is not VOIPolicy.NONE and bool(self.windows)
-        facts = {
-            "slope": self.slope,
-            "intercept": self.intercept,
-            "modality_table": self.modality_table,
-            "padding": self.padding,
-            "invert": self.invert,
-        }
         try:
             if use_table:
-                return Display(VOIFunction.TABLE, voi_table=self.tables[0], **facts)
+                return self._display(VOIFunction.TABLE, voi_table=self.tables[0])
             if use_window and not self.already_presented():
                 window = self.windows[0]
-                return Display(self.function, centre=window.centre, width=window.width, **facts)
+                return self._display(self.function, centre=window.centre, width=window.width)
             low, high = self._modality_range()
-            return Display(VOIFunction.RANGE, low=low, high=high, **facts)
+            return self._display(VOIFunction.RANGE, low=low, high=high)
         except ValueError as error:
             raise Refusal(RefusalCode.BAD_DISPLAY, f"{error}; use policy 'none' to show the full range") from error
+
+    def _display(self, function: VOIFunction, **voi: Any) -> Display:
+        return Display(
+            function,
+            slope=self.slope,
+            intercept=self.intercept,
+            modality_table=self.modality_table,
+            padding=self.padding,
+            invert=self.invert,
+            **voi,
+        )
 
     def _modality_range(self) -> tuple[float, float]:
         if self.modality_table is not None:

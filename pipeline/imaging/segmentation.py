@@ -55,8 +55,8 @@ def breast_grid(pixels: Tensor) -> np.ndarray:
     small = functional.interpolate(pixels.reshape(1, 1, height, width).float(), size=grid, mode="area")[0, 0].numpy()
     frame = film_frame(small)
     smooth = ndimage.gaussian_filter(np.where(frame, 0, small), 1.0)
-    candidate = (smooth > _threshold(smooth[~frame & ~_blanked(small)])) & ~frame
-    return _plausible(_largest(_without_border_strips(candidate)))
+    candidate = (smooth > _threshold(smooth[~frame & ~_blanked(small)])) | frame
+    return _plausible(_largest(_without_border_strips(candidate) & ~frame))
 
 
 def film_frame(small: np.ndarray) -> np.ndarray:
@@ -82,8 +82,10 @@ def _without_border_strips(candidate: np.ndarray) -> np.ndarray:
     kept = candidate.copy()
     for view, share in ((kept, STRAY), (kept[:, ::-1], STRAY), (kept.T, FRAME), (kept.T[:, ::-1], FRAME)):
         depth = max(int(round(share * view.shape[1])), 2)
-        ends = ~view[:, : depth + 1].all(axis=1)
-        reach = np.where(ends, np.argmin(view[:, : depth + 1], axis=1), 0)
+        zone = view[:, : depth + 1].copy()
+        gap = max(depth // 3, 1)  # the film's own dark rim may lie outside the light
+        zone[:, :gap] = np.logical_or.accumulate(zone[:, gap - 1 :: -1], axis=1)[:, ::-1]
+        reach = np.where(zone.all(axis=1), 0, np.argmin(zone, axis=1))
         view[np.arange(view.shape[1])[None] < reach[:, None]] = False
     return kept
 

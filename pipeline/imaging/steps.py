@@ -12,7 +12,10 @@ from torch.nn import functional
 
 
 class Step(Protocol):
-    """One recorded step. Points are (N, 2) pixel-centre coordinates (row, column); pixel (0, 0) has its centre at 0, 0."""
+    """One recorded step.
+
+    Points are (N, 2) coordinates (row, column); pixel centres are integers, the first pixel's is (0, 0).
+    """
 
     def apply(self, picture: Tensor) -> Tensor:
         """Act on a picture (..., H, W), differentiably."""

@@ -99,7 +99,7 @@ class ImageStore:
 
 def load_prepared(path: str | PathLike[str]) -> Tensor:
     """Load a prepared picture as a plain tensor, float32 (1, H, W) in [0, 1]."""
-    picture = nibabel.load(path)
+    picture: Any = nibabel.load(path)
     levels = np.asarray(picture.dataobj.get_unscaled())
     if levels.dtype != np.uint16 or levels.ndim != 2:
         raise ValueError(f"{path} holds {levels.dtype} of shape {levels.shape}: no prepared picture of this store")

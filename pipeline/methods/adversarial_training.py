@@ -65,8 +65,9 @@ class AdversarialTraining(Method):
         if self.standard_ratio == 1 or self.attack is None:
             return batch
         device = next(bare(self.network).parameters()).device
-        images = batch["image"].to(device, non_blocking=True)
-        labels = batch["label"].to(device, non_blocking=True)
+        # Plain tensors: a MetaTensor's bookkeeping does not know of the added rows.
+        images = batch["image"].to(device, non_blocking=True).as_subclass(Tensor)
+        labels = batch["label"].to(device, non_blocking=True).as_subclass(Tensor)
         seed = self.seed
         if engine is not None:
             seed = seed_for(self.seed, "attack", engine.state.epoch, engine.state.iteration, engine.state.rank)

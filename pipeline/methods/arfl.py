@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import ignite.distributed as idist
 import torch
 from monai.engines import SupervisedTrainer
+from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
 from pipeline.methods.base import Term, method_of
@@ -58,11 +60,11 @@ class ARFL(Term):
         self.weight = float(weight)
         self.correlation = correlation
         self.after_relu = after_relu
-        self.scale: float | Tensor | None = None if feature_scale == "auto" else float(feature_scale)
+        self.scale: float | None = None if feature_scale == "auto" else float(feature_scale)
 
     def state_dict(self) -> dict[str, Any]:
         """The measured scale; NaN as long as none was measured."""
-        return {"scale": math.nan if self.scale is None else float(self.scale)}
+        return {"scale": math.nan if self.scale is None else self.scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scale = None if math.isnan(state["scale"]) else float(state["scale"])
@@ -70,19 +72,27 @@ class ARFL(Term):
     def loss(self, engine: SupervisedTrainer) -> Tensor:
         features = self.tap.take()
         if self.scale is None:
-            self.scale = features.detach().float().std().clamp_min(torch.finfo(torch.float32).eps)
+            self.scale = _shared_deviation(features)
         features = features / self.scale
         shares = feature_shares(features)
         if self.after_relu:
             features = torch.relu(features)
-        batch = engine.state.batch
-        labels = batch["label"].to(features.device)
+        labels = engine.state.output[CommonKeys.LABEL].to(features.device)
         rows = robust_feature_rows(features, labels, correlation=self.correlation)
         method = method_of(engine)
         ratio = 0.5 if method is None else method.standard_ratio
-        loss = weighted_group_means(rows, adversarial_rows(batch, len(rows)), ratio)
+        loss = weighted_group_means(rows, adversarial_rows(engine.state.batch, len(rows)), ratio)
         means = running_means(engine)
         means.add("robust_loss", loss, 1)
         for name, share in shares._asdict().items():
             means.add(f"share_{name}", share, 1)
         return loss
+
+
+def _shared_deviation(features: Tensor) -> float:
+    # One scale for all ranks, else every rank would train on a loss of its own; a float, so that a resumed run divides
+    # by the same number.
+    variance = features.detach().float().var() / idist.get_world_size()
+    if idist.get_world_size() > 1:
+        variance = torch.as_tensor(idist.all_reduce(variance))
+    return max(float(variance.sqrt()), torch.finfo(torch.float32).eps)

@@ -71,6 +71,7 @@ class Method:
 
         def on_iteration_started(engine: SupervisedTrainer) -> None:
             started = time.perf_counter()
+            _refuse_other_batches(self, engine.state.batch)
             engine.state.batch = self.expand(engine.state.batch, engine=engine)
             means.add_seconds("seconds_attack", time.perf_counter() - started)
 
@@ -118,10 +119,20 @@ class Term:
 
 
 def _refuse_other_engines(handler: object, engine: Engine) -> None:
-    if not engine.has_registered_events(IterationEvents.LOSS_COMPLETED):
+    # Every MONAI engine registers LOSS_COMPLETED; only this one back-propagates what it finds after it.
+    if not isinstance(engine, SupervisedTrainer):
         raise PlugInError(
-            f"{type(handler).__name__} plugs into MONAI's SupervisedTrainer, which fires LOSS_COMPLETED; "
+            f"{type(handler).__name__} plugs into MONAI's SupervisedTrainer, which back-propagates the loss; "
             f"this engine is a {type(engine).__name__}"
+        )
+
+
+def _refuse_other_batches(handler: object, batch: Any) -> None:
+    missing = [key for key in (CommonKeys.IMAGE, CommonKeys.LABEL) if not isinstance(batch, dict) or key not in batch]
+    if missing:
+        raise PlugInError(
+            f"{type(handler).__name__} takes batches as dictionaries with 'image' and 'label'; "
+            f"this batch is a {type(batch).__name__} without {' and '.join(map(repr, map(str, missing)))}"
         )
 
 

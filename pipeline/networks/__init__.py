@@ -2,13 +2,14 @@
 
 from pipeline.networks.feature_tap import FeatureTap
 from pipeline.networks.freezing import bare, freeze_except
-from pipeline.networks.vgg import VGG16, vgg16
+from pipeline.networks.vgg import VGG16, backbone, vgg16
 from pipeline.networks.weights import WeightsError, weights_digest
 
 __all__ = [
     "FeatureTap",
     "VGG16",
     "WeightsError",
+    "backbone",
     "bare",
     "freeze_except",
     "vgg16",

@@ -13,8 +13,9 @@ class FeatureTap:
     """Record the feature map that a layer gives in a training forward.
 
     Attacks run with the whole network in eval mode and leave no trace here, so no method has to know about its tap.
-    torchvision's ReLU works in place and would overwrite a map after it was recorded; a network whose tapped layer is
-    followed by such a ReLU is refused.
+    torchvision's ReLU works in place and would overwrite a map after it was recorded. Such a ReLU right behind the
+    tapped layer of an `nn.Sequential` is refused at once; anywhere else `take` finds that the map was written to.
+    A normalisation in between is out of place and does no harm.
 
     Args:
         network: the module, or a data-parallel wrapper around it.
@@ -36,23 +37,31 @@ class FeatureTap:
         _refuse_in_place_successor(modules, layer)
         self.layer = layer
         self._features: Tensor | None = None
+        self._version = 0
         self._hook = modules[layer].register_forward_hook(self._record)
 
     def _record(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self.network.training:
             self._features = output
+            self._version = output._version  # autograd's count of in-place writes
 
     def take(self) -> Tensor:
         """Return the map of the last training forward and forget it, so that no graph outlives its step.
 
         Raises:
             RuntimeError: no training forward since the last call.
+            ValueError: a later layer has overwritten the map in place.
         """
         if self._features is None:
             raise RuntimeError(
                 f"the tap on {self.layer!r} holds no feature map: no forward in train mode since it was last read"
             )
         features, self._features = self._features, None
+        if features._version != self._version:
+            raise ValueError(
+                f"a layer after {self.layer!r} works in place and has overwritten the tapped map; "
+                "set inplace=False on it (often the ReLU that follows), or tap the convolution before its normalisation"
+            )
         return features
 
     def clear(self) -> None:

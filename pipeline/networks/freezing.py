@@ -15,15 +15,15 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def freeze_except(network: nn.Module, trainable: Sequence[str] | Literal["all"]) -> list[str]:
-    """Let only the parameters below the named modules be trained; return the names of the frozen leaf modules.
+    """Let only the parameters below the named modules be trained; return the names of the frozen modules.
 
     Args:
         network: any module; its `requires_grad` flags are set in place.
         trainable: dotted module names such as ``("features.28", "classifier")``, or ``"all"``.
 
     Returns:
-        Names of modules that own parameters or buffers directly and lie outside `trainable`. The caller keeps them
-        in eval mode, so that frozen batch statistics cannot drift.
+        Names of the modules that neither lie in nor hold a trainable one. The caller keeps them in eval mode, so that
+        frozen batch statistics cannot drift and frozen dropout stays off.
 
     Raises:
         ValueError: a name matches no module.
@@ -45,11 +45,7 @@ def freeze_except(network: nn.Module, trainable: Sequence[str] | Literal["all"])
     for name in trainable:
         modules[name].requires_grad_(True)
 
-    def inside(name: str) -> bool:
-        return any(name == kept or name.startswith(kept + ".") for kept in trainable)
+    def touches(name: str) -> bool:
+        return any(f"{name}.".startswith(f"{kept}.") or kept.startswith(f"{name}.") for kept in trainable)
 
-    return [
-        name
-        for name, module in modules.items()
-        if not inside(name) and not list(module.children()) and name
-    ]
+    return [name for name in modules if name and not touches(name)]

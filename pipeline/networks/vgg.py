@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ class VGG16(nn.Module):
 
     The three colour filters of the first layer are summed into one, which equals feeding a grey image three times.
     `features` keeps torchvision's indices: ``features.28`` is the last convolution. ReLUs are out of place, so that a
-    tapped map is the one before the ReLU. Normalisation is part of the network; attacks act on [0, 1].
+    tapped map is the one before the ReLU. Normalisation is part of the network; attacks act on [0, 1]. `settings` are
+    the arguments with which `backbone` builds the same network again.
 
     Args:
         trainable: names of the modules that are trained, or "all". The paper: last convolution and classifier.
@@ -74,6 +75,13 @@ class VGG16(nn.Module):
         super().__init__()
         if width <= 0 or round(64 * width) < 1:
             raise ValueError(f"width {width} leaves no channel; allowed are factors above 1/128, 1.0 is VGG16")
+        self.settings = {
+            "name": "vgg16",
+            "trainable": trainable if isinstance(trainable, str) else list(trainable),
+            "width": width,
+            "head": head,
+            "dropout": dropout,
+        }
         self.normalise = Normalise(GREY_MEAN, GREY_STD)
         self.features = _features(width)
         last = round(512 * width)
@@ -163,3 +171,14 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def backbone(name: str, **settings: Any) -> nn.Module:
+    """Build a network by name: `backbone("vgg16", weights="none", width=0.25)` is `vgg16(weights="none", width=0.25)`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name != "vgg16":
+        raise ValueError(f"backbone {name!r} is unknown; allowed is 'vgg16'")
+    return vgg16(**settings)

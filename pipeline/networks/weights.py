@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ def read_vgg16_features(weights: str | Path) -> dict[str, Tensor]:
 
         try:
             state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             raise WeightsError(
                 f"weights: 'imagenet' is out of reach ({type(error).__name__}: {error}); allowed are {CHOICES}"
             ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import fft
 
@@ -26,16 +28,23 @@ def power_law_field(
     Returns:
         float32 (rows, columns), mean 0, standard deviation 1.
     """
-    side = fft.next_fast_len(int(max(shape) * 1.1) + 1, real=True)
-    frequency = np.hypot(
-        np.fft.fftfreq(side).astype(np.float32)[:, None], np.fft.rfftfreq(side).astype(np.float32)[None, :]
-    )
-    frequency[0, 0] = np.inf  # no mean
-    draws = generator.standard_normal((*frequency.shape, 2), dtype=np.float32)
-    spectrum = draws.view(np.complex64)[..., 0] * frequency ** np.float32(-exponent / 2)
-    field = fft.irfft2(spectrum, s=(side, side))[: shape[0], : shape[1]]
+    rows, columns = (fft.next_fast_len(int(length * 1.1) + 1, real=True) for length in shape)
+    amplitude = _amplitude(rows, columns, exponent)
+    draws = generator.standard_normal((*amplitude.shape, 2), dtype=np.float32)
+    spectrum = draws.view(np.complex64)[..., 0] * amplitude
+    field = fft.irfft2(spectrum, s=(rows, columns), overwrite_x=True)[: shape[0], : shape[1]]
     field -= field.mean()
     return field / field.std()
+
+
+@lru_cache(maxsize=16)
+def _amplitude(rows: int, columns: int, exponent: float) -> np.ndarray:
+    """Amplitude by frequency on the half plane of a real FFT; the mean gets none."""
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
+    frequency[0, 0] = np.inf
+    amplitude = (frequency ** (-exponent / 2)).astype(np.float32)
+    amplitude.flags.writeable = False  # shared between calls
+    return amplitude
 
 
 def enlarge(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

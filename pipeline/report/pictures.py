@@ -14,7 +14,7 @@ HEIGHT = 420
 """Pixels of a picture's longer side on the page: enough for a glance, small enough for a mail."""
 
 _COLOURS = matplotlib.colormaps["inferno"]
-_STRONGEST = 0.85
+_STRONGEST = 0.75
 
 
 def picture_uri(path: Path) -> str:
@@ -26,7 +26,7 @@ def overlay_uri(picture: Path, saliency: Path) -> str:
     """Saliency over its picture as a data URI.
 
     A grey saliency file holds values from 0 to 1 over its full range; it is coloured here, more opaque where it is
-    stronger. A saliency file in colour is shown as its maker drew it.
+    stronger. A saliency file in colour is shown as its maker drew it, which must be in the same colours.
     """
     with Image.open(saliency) as opened:
         coloured = opened.mode in ("RGB", "RGBA", "P", "CMYK")
@@ -39,13 +39,13 @@ def overlay_uri(picture: Path, saliency: Path) -> str:
     values = Image.fromarray(_grey(saliency)).resize((width, height), Image.Resampling.BILINEAR)
     strength = np.asarray(values, dtype=np.float32) / 255.0
     opacity = (_STRONGEST * np.sqrt(strength))[..., None]
-    mixed = (1 - opacity) * (ground[..., None] / 255.0) + opacity * _COLOURS(0.15 + 0.85 * strength)[..., :3]
+    mixed = (1 - opacity) * (ground[..., None] / 255.0) + opacity * _COLOURS(strength)[..., :3]
     return _uri(Image.fromarray(np.uint8(np.round(255 * mixed))))
 
 
 def colour_bar() -> str:
     """CSS gradient of the saliency colours, from none to the strongest."""
-    stops = [matplotlib.colors.to_hex(_COLOURS(0.15 + 0.85 * share)) for share in np.linspace(0, 1, 9)]
+    stops = [matplotlib.colors.to_hex(_COLOURS(share)) for share in np.linspace(0, 1, 9)]
     return f"linear-gradient(to right, {', '.join(stops)})"
 
 

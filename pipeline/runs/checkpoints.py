@@ -35,11 +35,14 @@ class CheckpointError(ValueError):
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """`torch.save` under a temporary name, then rename; a crash leaves the previous file whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -188,13 +191,27 @@ class Checkpoints:
         load_network(self.network, self.best)
 
 
-def load_network(network: torch.nn.Module, path: str | Path) -> dict[str, Any]:
+def load_network(
+    network: torch.nn.Module, path: str | Path, *, refuse_patients: Sequence[str] = ()
+) -> dict[str, Any]:
     """Load a checkpoint's network in place, strictly, and return the checkpoint.
 
+    Args:
+        network: receives the weights.
+        path: the checkpoint.
+        refuse_patients: digests of patients that are about to be tested; if the network was trained or selected on
+            one of them, it is refused.
+
     Raises:
-        CheckpointError: it does not fit.
+        CheckpointError: it does not fit, or has seen a test patient.
     """
     content = load_checkpoint(path)
+    seen = set(content.get("training_patients", ())) & set(refuse_patients)
+    if seen:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} was trained or selected on {len(seen)} of the {len(refuse_patients)} patients "
+            "that are to be tested; remove them from the manifest, or give other ids where other people are meant"
+        )
     try:
         getattr(network, "module", network).load_state_dict(content["network"])
     except RuntimeError as error:

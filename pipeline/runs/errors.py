@@ -7,16 +7,22 @@ from types import TracebackType
 
 
 def own_error(error: BaseException) -> BaseException | None:
-    """The deepest error in the chain whose class or raising code belongs to this package, or None."""
-    found = None
+    """The deepest error in the chain whose class belongs to this package, else whose raising code does, or None.
+
+    Classes go first: they carry the message for the reader, where the plain error that they were raised from says only
+    what went wrong in a line of ours.
+    """
+    own_class = own_code = None
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        if type(current).__module__.partition(".")[0] == "pipeline" or _raised_here(current):
-            found = current
-        current = current.__cause__ or current.__context__
-    return found
+        if type(current).__module__.partition(".")[0] == "pipeline":
+            own_class = current
+        elif _raised_here(current):
+            own_code = current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return own_class or own_code
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ def auc_estimate(
         labels: (N,) of 0 and 1, one per patient.
         scores: (N,) finite numbers, one per patient.
         interval: "bootstrap" (percentiles of the stratified patient bootstrap) or "delong".
-        resamples: Number of bootstrap resamples, at least 1.
+        resamples: Number of bootstrap resamples; 0 for the value without an interval, as between epochs.
         seed: Seed of the resamples.
         confidence: Coverage aimed at, in (0, 1).
 
@@ -86,6 +86,9 @@ def auc_estimate(
         bound = ((1.0 - confidence) / 2.0) ** (1.0 / smaller)
         lower, upper = (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
         return Estimate(value, lower, upper, n_positive, n_negative, "disjoint pairs", None, confidence)
+    if interval == "bootstrap" and resamples == 0:
+        reason = "no resamples were asked for"
+        return Estimate(value, None, None, n_positive, n_negative, "none", reason, confidence)
     if interval == "delong":
         lower, upper = delong_interval(positive, numbers, confidence=confidence)
     else:
@@ -144,7 +147,7 @@ def patient_auc(table: pd.DataFrame, *, resamples: int = 2000, seed: int = 0, co
 
     Args:
         table: One row per patient with patient_id, patient_label and logit; one attack_id and one fold only.
-        resamples: Number of bootstrap resamples.
+        resamples: Number of bootstrap resamples; 0 for the value without an interval.
         seed: Seed of the resamples.
         confidence: Coverage aimed at, in (0, 1).
 

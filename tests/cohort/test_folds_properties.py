@@ -27,7 +27,7 @@ cohorts = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cohorts)
 def test_every_patient_is_tested_exactly_once_and_stands_once_in_each_fold(drawn: tuple[int, ...]) -> None:
     malignant, benign, folds, seed, images = drawn
@@ -39,7 +39,7 @@ def test_every_patient_is_tested_exactly_once_and_stands_once_in_each_fold(drawn
         assert sorted(split.loc[split["fold"] == fold, "patient_id"]) == names
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cohorts)
 def test_shares_and_class_shares_are_those_asked_for(drawn: tuple[int, ...]) -> None:
     malignant, benign, folds, seed, _ = drawn
@@ -53,7 +53,7 @@ def test_shares_and_class_shares_are_those_asked_for(drawn: tuple[int, ...]) -> 
             assert abs(counts["validation"] - (total - counts["test"]) / pieces) < 1.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_no_patient_or_group_straddles_partitions(data: st.DataObject) -> None:
     size = data.draw(st.integers(30, 80))
@@ -73,7 +73,7 @@ def test_no_patient_or_group_straddles_partitions(data: st.DataObject) -> None:
         check_disjoint(rows)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.randoms(use_true_random=False))
 def test_folds_do_not_depend_on_the_order_of_rows(seed: int, random: object) -> None:
     manifest = cohort([1] * 20 + [0] * 30)

@@ -18,7 +18,7 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Per-patient means of trivial measurements over 200 patients at 96 rows."""
     folder = tmp_path_factory.mktemp("cohort") / "phantoms"
     manifest = pd.read_csv(
-        write_cohort(folder, patients=200, seed=0, height=96, masks=True, workers=2, progress=False)
+        write_cohort(folder, patients=200, seed=0, height=96, masks=True, workers=1, progress=False)
     )  # fmt: skip
     rows = []
     for row in manifest.itertuples():

@@ -154,6 +154,11 @@ def test_interval_with_one_patient_of_a_class_is_not_estimable_but_the_auc_is() 
     assert estimate.lower is None and estimate.reason is not None
 
 
+def test_no_resamples_give_the_value_without_an_interval() -> None:
+    estimate = auc_estimate([1, 1, 0, 0], [2.0, 0.5, 1.0, 0.0], resamples=0)
+    assert (estimate.value, estimate.lower, estimate.reason) == (0.75, None, "no resamples were asked for")
+
+
 def test_delong_equals_brute_force_over_all_pairs() -> None:
     rng = np.random.default_rng(6)
     labels = rng.integers(0, 2, size=41)
