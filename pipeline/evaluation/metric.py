@@ -16,8 +16,7 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
 from pipeline.attacks import PGD, as_labels, as_logit
-from pipeline.statistics import pool_patients
-from pipeline.statistics.auc import patient_auc
+from pipeline.statistics import NotEstimable, auc, pool_patients
 
 COLUMNS = (
     "image_id", "patient_id", "laterality", "view", "partition", "fold", "label", "patient_label",
@@ -125,9 +124,12 @@ class PatientAUC:
             table = table[table["partition"].isin(self.attacked_partitions)]
         table = table.dropna(axis="columns", how="all")
         for attack_id, part in table.groupby("attack_id"):
-            estimate = patient_auc(pool_patients(part, **self.pooling), resamples=0)
+            patients = pool_patients(part, **self.pooling)
             key = "clean_auc" if attack_id == "clean" else f"auc_{attack_id}"
-            values[key] = math.nan if estimate.value is None else float(estimate.value)
+            try:
+                values[key] = auc(patients["patient_label"].to_numpy(), patients["logit"].to_numpy())
+            except NotEstimable:
+                values[key] = math.nan  # one class only; never becomes the best
         if self.attacks:
             values["attacked_auc"] = values.get(f"auc_{self.attacks[0].attack_id}", math.nan)
         return values

@@ -18,7 +18,7 @@ GRID = 256
 FRAME = 0.06
 """Widest film edge at a border, share of the side."""
 
-STRAY = 0.1
+STRAY = 0.12
 """Widest stray light along the left and right border, share of the width."""
 
 SMALLEST_BREAST = 0.015
@@ -63,18 +63,23 @@ def film_frame(small: np.ndarray) -> np.ndarray:
     """Saturated film edges along the borders, bool (h, w).
 
     A line from the border inwards counts where its last saturated pixel lies within ``FRAME`` and the brightness then
-    drops at once; a bright pectoral muscle runs on or fades.
+    drops at once; a bright pectoral muscle runs on or fades. Saturated pixels of the rim that touch such lines count
+    too.
     """
     bright = small >= 0.95 * small.max()
     frame = np.zeros(small.shape, dtype=bool)
+    rim = np.zeros(small.shape, dtype=bool)
     for turns in range(4):
-        lines, values, marked = (np.rot90(array, turns) for array in (bright, small, frame))  # border is column 0
+        lines, values, marked, edge = (np.rot90(array, turns) for array in (bright, small, frame, rim))  # views
         depth = max(int(round(FRAME * lines.shape[1])), 2)
+        edge[:, :depth] = True
         last = depth - np.argmax(lines[:, depth::-1], axis=1)  # last saturated column of each line
         beyond = np.take_along_axis(values, np.minimum(last + 3, lines.shape[1] - 1)[:, None], axis=1)[:, 0]
         ends = lines[:, : depth + 1].any(axis=1) & (last < depth) & (beyond < 0.8 * small.max())
         marked |= ends[:, None] & (np.arange(lines.shape[1])[None] <= last[:, None])
-    return ndimage.binary_dilation(frame) if frame.any() else frame
+    if not frame.any():
+        return frame
+    return ndimage.binary_dilation(ndimage.binary_propagation(frame, mask=frame | (bright & rim)))
 
 
 def _without_border_strips(candidate: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def _write_patient(
             thickness_mm=patient.breasts[side].thickness_mm, study_uid=_uid("study", *identity),
             series_uid=_uid("series", *identity), instance_uid=_uid("instance", *identity, instance),
             instance_number=instance,
-            padding_mask=None if patient.style.padding is Padding.NONE else scene.padding,
+            padding_mask=_padding(scene, patient.style.padding),
         )  # fmt: skip
         if masks:
             _write_masks(root / "masks" / name, f"{side}_{view}", scene, flipped=patient.style.flipped)
@@ -174,6 +174,13 @@ def _write_patient(
         )  # fmt: skip
         rows.append(dict(zip(MANIFEST_COLUMNS, values, strict=True)))
     return rows
+
+
+def _padding(scene: Scene, padding: Padding) -> np.ndarray | None:
+    """What a style pads: nothing, the frame, or all air around the breast as well (so do GE's processed images)."""
+    if padding is Padding.NONE:
+        return None
+    return scene.padding | scene.air if padding is Padding.RANGE else scene.padding
 
 
 def _write_masks(folder: Path, name: str, scene: Scene, *, flipped: bool) -> None:

@@ -25,6 +25,7 @@ class Scene:
         breast: bool (rows, columns), everything inside the skin, pectoral muscle included.
         lesion: uint8 (rows, columns): 0 none, 1 benign, 2 malignant.
         padding: bool (rows, columns), a frame that the detector does not cover; styles without padding show air.
+        air: bool (rows, columns), neither breast nor letters; some vendors blank it as padding.
         spacing_mm: (rows, columns).
     """
 
@@ -32,6 +33,7 @@ class Scene:
     breast: np.ndarray
     lesion: np.ndarray
     padding: np.ndarray
+    air: np.ndarray
     spacing_mm: tuple[float, float]
 
 
@@ -79,9 +81,9 @@ def draw_scene(
     grain = generator.standard_normal(grid, dtype=np.float32)
     pixels += grain * np.where(breast, np.float32(noise), np.float32(0.25 * noise))
     padding = _frame(grid, generator, laterality)
-    _burn_letters(pixels, f"{laterality} {view}", laterality)
+    letters = _burn_letters(pixels, f"{laterality} {view}", laterality)
     pixels[padding] = 0
-    return Scene(np.clip(pixels, 0, 1, out=pixels), breast, lesion, padding, (spacing, spacing))
+    return Scene(np.clip(pixels, 0, 1, out=pixels), breast, lesion, padding, ~(breast | letters), (spacing, spacing))
 
 
 def add_finding(
@@ -139,11 +141,13 @@ def _frame(grid: tuple[int, int], generator: np.random.Generator, laterality: st
     return padding
 
 
-def _burn_letters(pixels: np.ndarray, text: str, laterality: str) -> None:
-    """Letters in the upper corner away from the chest wall."""
+def _burn_letters(pixels: np.ndarray, text: str, laterality: str) -> np.ndarray:
+    """Letters in the upper corner away from the chest wall, in place; gives their pixels."""
     letters = draw_letters(text, height=max(round(0.028 * pixels.shape[0]), 7))
     margin = round(0.04 * pixels.shape[0])
     rows = slice(margin, margin + letters.shape[0])
     first = pixels.shape[1] - margin - letters.shape[1] if laterality == "L" else margin
-    corner = pixels[rows, first : first + letters.shape[1]]
-    corner[letters] = 0.95
+    burned = np.zeros(pixels.shape, dtype=bool)
+    burned[rows, first : first + letters.shape[1]] = letters
+    pixels[burned] = 0.95
+    return burned

@@ -79,16 +79,36 @@ def budget_figures(points: list[dict[str, Any]]) -> list[str]:
         with _figure(f"budget{number}", 4.8, 4.0) as (axes, finish):
             axes.axhline(0.5, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
             place = _budget_axis(axes, [point for line in lines.values() for point in line])
-            axes.annotate("chance", (0.995, 0.5), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                          textcoords="offset points", ha="right", fontsize=9, color=GREY)  # fmt: skip
+            axes.annotate(
+                "chance",
+                (0.995, 0.5),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=9,
+                color=GREY,
+            )
             for index, (name, line) in enumerate(lines.items()):
                 shown = [point for point in (points[0], *line) if point["auc"]["value"] is not None]
-                axes.plot([place(point) for point in shown], [point["auc"]["value"] for point in shown], color=GREY,
-                          linestyle=_DASHES[index % len(_DASHES)], label=name, zorder=1)  # fmt: skip
+                axes.plot(
+                    [place(point) for point in shown],
+                    [point["auc"]["value"] for point in shown],
+                    color=GREY,
+                    linestyle=_DASHES[index % len(_DASHES)],
+                    label=name,
+                    zorder=1,
+                )
                 for point in shown:
                     marker = "o" if point is points[0] else _MARKERS[index % len(_MARKERS)]
-                    _with_intervals(axes, [place(point)], [point["auc"]], colour=attack_colour(points.index(point)),
-                                    marker=marker, label="")  # fmt: skip
+                    _with_intervals(
+                        axes,
+                        [place(point)],
+                        [point["auc"]],
+                        colour=attack_colour(points.index(point)),
+                        marker=marker,
+                        label="",
+                    )
             axes.set(ylim=(-0.02, 1.02), ylabel="AUC of the test patients")
             if len(lines) > 1:
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9)
@@ -108,8 +128,15 @@ def operating_figures(attacks: list[dict[str, Any]]) -> list[str]:
                     ("sensitivity", "#D55E00", "o", 0.96),
                     ("specificity", CLEAN_COLOUR, "s", 1.04),
                 ):
-                    _with_intervals(axes, [place(point) * shift for point in shown], [point[name] for point in shown],
-                                    colour=colour, marker=marker, label=name if index == 0 else "")  # fmt: skip
+                    _with_intervals(
+                        axes,
+                        [place(point) * shift for point in shown],
+                        [point[name] for point in shown],
+                        colour=colour,
+                        marker=marker,
+                        label=name if index == 0 else "",
+                        line=_DASHES[index % len(_DASHES)],
+                    )
             axes.set(ylim=(-0.02, 1.02), ylabel="share of the test patients")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
             figures.append(finish(f"Sensitivity and specificity at the frozen threshold against budget, {norm}"))
@@ -168,7 +195,11 @@ def _by_norm(points: list[dict[str, Any]]) -> dict[str, dict[str, list[dict[str,
     """Attacked points by norm and by kind of attack (steps and restarts; by name where budgets repeat)."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for point in points[1:]:
-        details = [f"{point[key]} {key}" for key in ("steps", "restarts") if point[key] is not None]
+        details = [
+            f"{point[key]} {key if point[key] != 1 else key.removesuffix('s')}"
+            for key in ("steps", "restarts")
+            if point[key] is not None
+        ]
         name = ", ".join(details) or "attack"
         lines = found.setdefault(point["norm"] or "norm not stated", {})
         if any(other["budget"] == point["budget"] for other in lines.get(name, [])):
@@ -185,16 +216,35 @@ def _budget_axis(axes: Axes, points: list[dict[str, Any]]) -> Any:
     axes.set_xlim(nothing / 1.8, budgets[-1] * 1.8)
     axes.set_xticks([nothing, *budgets], ["no attack", *(f"{budget:g}" for budget in budgets)])
     axes.minorticks_off()
-    axes.set_xlabel("budget: largest change of a pixel, images in 0 to 1")
+    largest = not points or bool(points[0]["norm"] and "inf" in points[0]["norm"].lower())
+    meaning = (
+        "largest change of a pixel" if largest else f"size of the change, norm {points[0]['norm'] or 'not stated'}"
+    )
+    axes.set_xlabel(f"budget: {meaning}, images in 0 to 1")
     return lambda point: point["budget"] if point["budget"] > 0 else nothing
 
 
 def _with_intervals(
-    axes: Axes, x: list[float], estimates: list[dict[str, Any]], *, colour: str, marker: str, label: str
+    axes: Axes,
+    x: list[float],
+    estimates: list[dict[str, Any]],
+    *,
+    colour: str,
+    marker: str,
+    label: str,
+    line: Any = "-",
 ) -> None:
     known = [(place, each) for place, each in zip(x, estimates, strict=True) if each["value"] is not None]
-    axes.plot([place for place, _ in known], [each["value"] for _, each in known], color=colour, marker=marker,
-              label=label or None, clip_on=False, zorder=3)  # fmt: skip
+    axes.plot(
+        [place for place, _ in known],
+        [each["value"] for _, each in known],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        label=label or None,
+        clip_on=False,
+        zorder=3,
+    )
     for place, each in known:
         if each["lower"] is not None:
             axes.plot([place, place], [each["lower"], each["upper"]], color=colour, linewidth=1.2, zorder=2)

@@ -135,12 +135,18 @@ def rows_of_attack(patients: pd.DataFrame, attack_id: str) -> pd.DataFrame:
 
 
 def ordered_attacks(patients: pd.DataFrame) -> list[str]:
-    """Names of the attacks, "clean" first, then by norm, budget and name."""
+    """Names of the attacks, "clean" first, then by norm (the maximum norm first), budget and name."""
     attacks = patients.drop_duplicates("attack_id")
 
-    def place(row: dict[str, Any]) -> tuple[bool, str, float, str]:
-        norm = text_or_none(row.get("norm")) or ""
-        return row["attack_id"] != CLEAN, norm, float(row.get("budget", 0.0)), str(row["attack_id"])
+    def place(row: dict[str, Any]) -> tuple[bool, bool, str, float, str]:
+        norm = text_or_none(row.get("norm"))
+        return (
+            row["attack_id"] != CLEAN,
+            not is_maximum_norm(norm),
+            norm or "",
+            float(row.get("budget", 0.0)),
+            str(row["attack_id"]),
+        )
 
     return [str(row["attack_id"]) for row in sorted(attacks.to_dict("records"), key=place)]
 
@@ -150,12 +156,17 @@ def text_or_none(value: object) -> str | None:
     return None if value is None or pd.isna(value) or value in ("", "none") else str(value)
 
 
+def is_maximum_norm(norm: str | None) -> bool:
+    """Whether a norm's name means the largest change of any pixel ("linf", "l_inf", "inf", "max")."""
+    return norm is not None and norm.lower().replace("_", "").startswith(("linf", "inf", "max"))
+
+
 def _whole(value: object) -> int | None:
     return None if value is None or pd.isna(value) else int(value)  # type: ignore[call-overload]
 
 
 def _grey_levels(norm: str | None, budget: float) -> dict[str, float]:
-    if norm is None or not norm.lower().replace("_", "").startswith(("linf", "inf", "max")):
+    if not is_maximum_norm(norm):
         return {}
     return {depth: budget * levels for depth, levels in GREY_LEVELS.items()}
 

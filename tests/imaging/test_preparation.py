@@ -67,8 +67,8 @@ def test_points_map_back_to_the_source_pixel_whose_value_they_show(preparation: 
     if not inner:
         return
     where = preparation.to_source(inner)
-    for axis, ramp in enumerate((rows[:, None].expand(preparation.source_shape), columns.expand(preparation.source_shape))):
-        shown = preparation.apply(ramp)[0] * max(preparation.source_shape)
+    for axis, ramp in enumerate((rows[:, None], columns[None])):
+        shown = preparation.apply(ramp.expand(preparation.source_shape))[0] * max(preparation.source_shape)
         seen = torch.stack([shown[r, c] for r, c in inner])
         assert (seen - where[:, axis]).abs().max() < 1.0
 

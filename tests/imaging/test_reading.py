@@ -110,7 +110,7 @@ def _view_code(value: str) -> list[Dataset]:
     ("tags", "given", "expected"),
     [
         ({}, {}, ("L", "CC", "ImageLaterality", "ViewPosition")),
-        ({"ViewPosition": None, "ViewCodeSequence": _view_code("399368009")}, {}, ("L", "MLO", None, "ViewCodeSequence")),
+        ({"ViewPosition": None, "ViewCodeSequence": _view_code("R-10226")}, {}, ("L", "MLO", None, "ViewCodeSequence")),
         ({"ImageLaterality": None, "Laterality": "R"}, {}, ("R", "CC", "Laterality", None)),
         (
             {"ImageLaterality": None, "Laterality": "R", "ViewPosition": None, "PatientOrientation": "MLO"},

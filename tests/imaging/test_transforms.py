@@ -66,7 +66,7 @@ def test_chest_wall_ends_at_the_left_whatever_the_side_says(tmp_path, chest_wall
     path = write_png(tmp_path / "a.png", breast_scene(400, 300, chest_wall=chest_wall))
     item = prepare_item(_chain(), _item(path, side))
     image = item["image"][0]
-    assert image[:, :10].sum() > 2 * image[:, 40:50].sum()
+    assert image[:, :10].sum() > 1.4 * image[:, 40:50].sum()
     usual = {"L": "left", "R": "right"}[side]
     agreement = "agrees" if usual == chest_wall else "disagrees"
     assert item["provenance"]["chest_wall"].startswith(f"{chest_wall} (pixels)")
@@ -89,12 +89,12 @@ def test_aspect_is_kept_and_padding_lies_right_and_below(tmp_path) -> None:
 
 def test_burned_in_letters_do_not_survive(tmp_path) -> None:
     scene = breast_scene(400, 300)
-    clean = prepare_item(_chain(), _item(write_png(tmp_path / "a.png", scene)))["image"]
     scene[60:75, 165:185] = 1.0  # inside the crop box, outside the breast
-    marked = write_png(tmp_path / "b.png", scene)
-    assert (prepare_item(_chain(), _item(marked))["image"] - clean).abs().max() < 0.02
-    kept = prepare_item(_chain(SegmentBreastd={"remove_background": False}), _item(marked))["image"]
-    assert (kept - clean).abs().max() > 0.5
+    path = write_png(tmp_path / "a.png", scene)
+    for remove_background, shown in ((True, 0.0), (False, 1.0)):
+        item = prepare_item(_chain(SegmentBreastd={"remove_background": remove_background}), _item(path))
+        row, column = item["preparation"].to_prepared([[67.0, 175.0]])[0].round().int().tolist()
+        assert item["image"][0, row, column].item() == pytest.approx(shown)
 
 
 def test_a_dicom_file_and_its_inverted_twin_are_prepared_alike(tmp_path) -> None:

@@ -91,7 +91,7 @@ def train(handlers_of, *, data=None, **settings) -> tuple[list[float], Network, 
         decollate=False,
         **settings,
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output["loss"])))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output["loss"].detach())))
     trainer.run()
     return losses, network, trainer
 
@@ -193,7 +193,7 @@ def test_the_epochs_log_holds_losses_shares_and_attack_success() -> None:
 
 @pytest.mark.parametrize(("r", "expected"), [(0.5, 1 / 2), (0, 2 / 3)])
 def test_attack_success_counts_right_images_that_turn_wrong(r: float, expected: float) -> None:
-    """Constant positive, easily moved, and wrong from the start: of two right ones one turns; of three two are wrong."""
+    """Safely right, easily turned, wrong from the start: one of the two right ones turns; two of three end wrong."""
 
     class Mean(nn.Module):
         def __init__(self) -> None:

@@ -135,6 +135,10 @@ def test_missing_scores_say_what_to_do(tmp_path: Path) -> None:
         (lambda table: table.assign(logit=float("nan")), "logit is empty or NaN"),
         (lambda table: table[table["attack_id"] != "clean"], "no rows with attack_id 'clean'"),
         (lambda table: pd.concat([table, table.head(1)]), "stands twice"),
+        (
+            lambda table: pd.concat([table, table[table["partition"] == "test"].assign(partition="validation")]),
+            "stands in validation and in test",
+        ),
         (lambda table: table.assign(logit="high"), "'high' under logit; allowed are numbers"),
     ],
 )

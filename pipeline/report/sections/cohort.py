@@ -37,5 +37,9 @@ def cohort(files: RunFiles) -> dict[str, Any]:
         name: sorted({value for row in partitions for value in row.get(name, {})})
         for name in ("views", "sides", "density", "vendor")
     }
+    for row in partitions:
+        for name, values in columns.items():
+            if name in row:
+                row[name] = {value: row[name].get(value, 0) for value in values}
     n = {key: sum(row[key] for row in partitions) for key in ("patients", "malignant", "benign", "images")}
     return section(n=n, partitions=partitions, columns=columns, has_age=any("age" in row for row in partitions))

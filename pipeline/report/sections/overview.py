@@ -14,10 +14,10 @@ _HEADLINE_ATTACKS = 4
 def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[str, Any]:
     """Who trained what on whom, and the test AUC clean and attacked."""
     partitions = {row["partition"]: row for row in cohort["partitions"]}
-    attacked = scored.results[1:]
+    clean = scored.results[0]
+    attacked = [result for result in scored.results[1:] if result.norm == scored.results[1].norm]
     if len(attacked) > _HEADLINE_ATTACKS:
         attacked = [attacked[0], attacked[len(attacked) // 2], attacked[-1]]
-    clean = scored.results[0]
     return section(
         n={"patients": clean.patients, "malignant": clean.auc.n_positive, "benign": clean.auc.n_negative},
         method=_method(files.config or {}),
@@ -25,6 +25,7 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
         training=partitions.get("training"),
         headline=[
             {
+                "place": scored.results.index(result),
                 "attack_id": result.attack_id,
                 "label": scored.labels[result.attack_id],
                 "budget": result.budget,

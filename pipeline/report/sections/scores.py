@@ -70,6 +70,12 @@ def score_patients(files: RunFiles, settings: Settings) -> Scored:
         results = robustness(test, resamples=settings.resamples, seed=settings.seed, confidence=settings.confidence)
     except ValueError as error:
         raise ReportError(f"{where}: {error}") from error
+    both = set(test["patient_id"]) & set(pooled.loc[pooled["partition"] == "validation", "patient_id"])
+    if both:
+        raise ReportError(
+            f"{where}: patient {min(both)} stands in validation and in test, so that the threshold would be set on "
+            "test patients; split the cohort by patient and score again"
+        )
     frozen = pooled[(pooled["partition"] == "validation") & (pooled["attack_id"] == CLEAN)]
     thresholds = [
         freeze_threshold(frozen["patient_label"].to_numpy(), frozen["logit"].to_numpy(), rule=rule, target=target)  # type: ignore[arg-type]
