@@ -51,6 +51,10 @@ class Table:
         if last == 0:
             return entries[0] + 0 * values
         position = (values - self.first).clamp(0, last)
+        if not position.requires_grad:
+            whole = position.long()
+            if torch.equal(whole.to(position.dtype), position):  # integers: the DICOM table itself, the same values
+                return entries[whole]
         lower = position.detach().floor().clamp(max=last - 1)
         index = lower.long()
         start = entries[index]

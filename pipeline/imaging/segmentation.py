@@ -18,6 +18,9 @@ GRID = 256
 FRAME = 0.06
 """Widest film edge at a border, share of the side."""
 
+FRAME_LENGTH = 0.1
+"""Shortest film edge, share of the side it lies along; calcifications and clips are shorter."""
+
 STRAY = 0.12
 """Widest stray light along the left and right border, share of the width."""
 
@@ -63,8 +66,8 @@ def film_frame(small: np.ndarray) -> np.ndarray:
     """Saturated film edges along the borders, bool (h, w).
 
     A line from the border inwards counts where its last saturated pixel lies within ``FRAME`` and the brightness then
-    drops at once; a bright pectoral muscle runs on or fades. Saturated pixels of the rim that touch such lines count
-    too.
+    drops at once; a bright pectoral muscle runs on or fades. Such lines count side by side only, ``FRAME_LENGTH`` of
+    them, so that a calcification near the chest wall stays. Saturated pixels of the rim that touch them count too.
     """
     bright = small >= 0.95 * small.max()
     frame = np.zeros(small.shape, dtype=bool)
@@ -75,11 +78,19 @@ def film_frame(small: np.ndarray) -> np.ndarray:
         edge[:, :depth] = True
         last = depth - np.argmax(lines[:, depth::-1], axis=1)  # last saturated column of each line
         beyond = np.take_along_axis(values, np.minimum(last + 3, lines.shape[1] - 1)[:, None], axis=1)[:, 0]
-        ends = lines[:, : depth + 1].any(axis=1) & (last < depth) & (beyond < 0.8 * small.max())
+        begins = lines[:, : max(depth // 2, 1)].any(axis=1)
+        ends = begins & (last < depth) & (beyond < 0.87 * small.max())
+        ends = _long_runs(ends, max(int(FRAME_LENGTH * ends.size), 3))
         marked |= ends[:, None] & (np.arange(lines.shape[1])[None] <= last[:, None])
     if not frame.any():
         return frame
     return ndimage.binary_dilation(ndimage.binary_propagation(frame, mask=frame | (bright & rim)))
+
+
+def _long_runs(flags: np.ndarray, length: int) -> np.ndarray:
+    """Keep runs of at least ``length`` flags, bool (N,); single gaps inside a run are bridged first."""
+    bridged = flags | (np.roll(flags, 1) & np.roll(flags, -1))
+    return flags & ndimage.binary_opening(bridged, np.ones(length, dtype=bool))
 
 
 def _without_border_strips(candidate: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ class History:
     def __init__(self, run_directory: RunDirectory, validator: Engine | None = None) -> None:
         self.run_directory = run_directory
         self.validator = validator
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] | None = None
         self._seconds = {"loading": 0.0, "step": 0.0}
         self._mark = 0.0
 
@@ -94,22 +94,24 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         running_means(engine)
-        engine.add_event_handler(Events.STARTED, self._read)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._stop, "loading")
         engine.add_event_handler(Events.ITERATION_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop, "step")
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
-    def _read(self, engine: Engine) -> None:
-        # A resumed run keeps the rows of the epochs that its checkpoint knows.
-        self.rows = []
-        if engine.state.epoch > 0 and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
+    def _forget(self, _engine: Engine) -> None:
+        self.rows = None
 
-    def _reset(self, _engine: Engine) -> None:
+    def _begin(self, engine: Engine) -> None:
+        # A resumed run keeps the rows of the epochs before; only now has every handler's start restored its epoch.
+        if self.rows is None:
+            self.rows = []
+            if engine.state.epoch > 1 and self.path.is_file():
+                with self.path.open(newline="", encoding="utf-8") as file:
+                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
         self._seconds = {"loading": 0.0, "step": 0.0}
 
     def _start(self, _engine: Engine) -> None:
@@ -125,7 +127,7 @@ class History:
         row: dict[str, Any] = {"epoch": engine.state.epoch}
         row |= {name: f"{value:.6g}" for name, value in metrics.items() if isinstance(value, int | float)}
         row |= {f"seconds_{what}": f"{value:.3f}" for what, value in self._seconds.items()}
-        self.rows.append(row)
+        self.rows = [*(self.rows or []), row]
         columns = list(dict.fromkeys(key for entry in self.rows for key in entry))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")

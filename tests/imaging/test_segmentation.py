@@ -40,6 +40,15 @@ def test_letters_labels_and_film_edges_are_left_out() -> None:
     assert _dice(found, breast_mask(400, 300) & ~edges) > 0.94
 
 
+@pytest.mark.parametrize("column", [0, 3, 9, 15])
+@pytest.mark.parametrize("radius", [2, 5, 9])
+def test_bright_calcification_near_the_chest_wall_stays_in_the_breast(column: int, radius: int) -> None:
+    scene = breast_scene(400, 300)
+    spot = np.hypot(*np.ogrid[-180:220, -column : 300 - column]) < radius
+    scene[spot] = 1.0
+    assert segment_breast(scene)[spot].all()
+
+
 def test_mask_does_not_depend_on_the_scale_of_grey() -> None:
     scene = breast_scene(400, 300)
     np.testing.assert_array_equal(segment_breast(scene), segment_breast(0.25 * scene))

@@ -91,7 +91,9 @@ def train(handlers_of, *, data=None, **settings) -> tuple[list[float], Network, 
         decollate=False,
         **settings,
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output["loss"].detach())))
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output["loss"].detach()))
+    )
     trainer.run()
     return losses, network, trainer
 
