@@ -20,6 +20,8 @@ from pipeline.imaging import (
     ResizeImaged,
     StretchContrastd,
     chain_digest,
+    chain_from_description,
+    describe_chain,
     prepare_item,
 )
 
@@ -200,3 +202,10 @@ def test_a_failed_write_leaves_no_picture(tmp_path, monkeypatch) -> None:
     with pytest.raises(OSError, match="disk full"):
         store.put("ab" * 32, torch.zeros(1, 4, 4), {})
     assert store.get("ab" * 32) is None
+
+
+def test_chain_is_rebuilt_from_its_description_and_foreign_classes_are_not_built() -> None:
+    description = json.loads(json.dumps(describe_chain(_chain())))
+    assert chain_digest(chain_from_description(description)) == chain_digest(_chain())
+    with pytest.raises(ValueError, match="os.system"):
+        chain_from_description([{"class": "os.system", "settings": {}}])

@@ -46,3 +46,24 @@ def test_every_source_of_chance_follows_its_seed() -> None:
     first = scores()
     for other in (scores(order=1), scores(dropout=1), scores(attack=1)):
         assert not torch.equal(first, other)
+
+
+def test_every_iteration_of_every_epoch_starts_its_attack_elsewhere() -> None:
+    def seeds(seed: int) -> list[int]:
+        given: list[int] = []
+
+        def attack(_network: nn.Module, images: Tensor, _labels: Tensor, *, seed: int) -> Tensor:
+            given.append(seed)
+            return images
+
+        network = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+        data = [{"image": torch.rand(2, 1, 2, 2), "label": torch.tensor([[0.0], [1.0]])}] * 3
+        SupervisedTrainer(
+            device="cpu", max_epochs=2, network=network, loss_function=nn.BCEWithLogitsLoss(), decollate=False,
+            train_data_loader=data, optimizer=torch.optim.SGD(network.parameters(), 0.1),
+            train_handlers=[AdversarialTraining(network, attack=attack, seed=seed)],
+        ).run()  # fmt: skip
+        return given
+
+    assert len(set(seeds(0))) == 6
+    assert seeds(0) == seeds(0) and set(seeds(0)).isdisjoint(seeds(1))

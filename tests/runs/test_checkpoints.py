@@ -170,6 +170,7 @@ class Code:
         return os.mkdir, ("ran",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_a_file_with_code_is_refused_and_the_code_does_not_run(tmp_path: Path, monkeypatch, writer: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -287,4 +288,4 @@ def test_history_holds_the_cost_and_the_losses_of_every_epoch(tmp_path: Path) ->
         row = next(csv.DictReader(file))
     assert {"epoch", "classification_loss", "robust_loss", "attack_success"} <= row.keys()
     assert {"share_positive", "share_negative", "share_saturated", "share_dead"} <= row.keys()
-    assert all(float(row[f"seconds_{what}"]) > 0 for what in ("attack", "loading", "step"))
+    assert float(row["seconds_attack"]) > 0 and float(row["seconds_step"]) > 0 and float(row["seconds_loading"]) >= 0

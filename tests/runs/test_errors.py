@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.networks import WeightsError, vgg16
 from pipeline.runs import CheckpointError
-from pipeline.runs.errors import own_error
+from pipeline.runs.errors import install_error_printer, own_error
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,17 @@ parser.get_parsed_content("network")
     assert line.startswith("WeightsError: weights: nothing chosen; allowed are")
 
 
-def test_an_error_that_is_not_ours_is_printed_as_ever() -> None:
-    assert last_line("import pipeline.runs; raise KeyError('theirs')") == "KeyError: 'theirs'"
+def test_an_error_that_is_not_ours_and_an_interruption_are_printed_as_ever(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    install_error_printer()
+    install_error_printer()  # twice changes nothing
+    sys.excepthook(KeyError, KeyError("theirs"), None)
+    assert capsys.readouterr().err == "KeyError: 'theirs'\n"
+    sys.excepthook(KeyboardInterrupt, chain(WeightsError("before"), KeyboardInterrupt()), None)
+    assert capsys.readouterr().err.splitlines()[-1] == "KeyboardInterrupt"
+    sys.excepthook(RuntimeError, chain(WeightsError("ours"), RuntimeError("theirs")), None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "WeightsError: ours" and lines[-3] == "RuntimeError: theirs"
 
 
 def chain(*errors: BaseException) -> BaseException:

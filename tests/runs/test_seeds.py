@@ -41,7 +41,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(EpochShuffle(range(20), 0)) == 20
 
 
-def recorded(epochs: int, *, start: int = 0, seed: int = 0) -> dict[int, list]:
+def recorded(epochs: int, *, start: int = 0, seed: int = 0, draws: int = 0) -> dict[int, list]:
     """Batches, dropout and augmentation of each epoch of an engine that begins after epoch `start`."""
     transform = RandGaussianNoise(prob=1.0)
     sampler = EpochShuffle(range(6), seed)
@@ -61,6 +61,7 @@ def recorded(epochs: int, *, start: int = 0, seed: int = 0) -> dict[int, list]:
         engine.state.epoch, engine.state.iteration = start, 3 * start
 
     engine.add_event_handler(Events.STARTED, resume)
+    engine.add_event_handler(Events.GET_BATCH_COMPLETED, lambda: (torch.rand(draws), np.random.rand(draws)))
     engine.run(loader, max_epochs=epochs)
     return seen
 
@@ -69,6 +70,10 @@ def test_an_epoch_draws_the_same_whether_the_run_was_interrupted_or_not() -> Non
     whole, rest = recorded(4), recorded(4, start=2)
     assert rest == {epoch: whole[epoch] for epoch in (3, 4)}
     assert recorded(4, seed=1)[3] != whole[3]
+
+
+def test_what_others_draw_between_iterations_does_not_matter() -> None:
+    assert recorded(2, draws=5) == recorded(2)
 
 
 def test_epochs_and_iterations_draw_different_numbers() -> None:
