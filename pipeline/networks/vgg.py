@@ -51,7 +51,7 @@ class VGG16(nn.Module):
     The three colour filters of the first layer are summed into one, which equals feeding a grey image three times.
     `features` keeps torchvision's indices: ``features.28`` is the last convolution. ReLUs are out of place, so that a
     tapped map is the one before the ReLU. Normalisation is part of the network; attacks act on [0, 1]. `settings` are
-    the arguments with which `backbone` builds the same network again.
+    the arguments with which `backbone` builds the same network again; `pretrained` says whether weights were loaded.
 
     Args:
         trainable: names of the modules that are trained, or "all". The paper: last convolution and classifier.
@@ -75,7 +75,8 @@ class VGG16(nn.Module):
         super().__init__()
         if width <= 0 or round(64 * width) < 1:
             raise ValueError(f"width {width} leaves no channel; allowed are factors above 1/128, 1.0 is VGG16")
-        self.settings = {
+        self.pretrained = False
+        self.settings: dict[str, Any] = {
             "name": "vgg16",
             "trainable": trainable if isinstance(trainable, str) else list(trainable),
             "width": width,
@@ -149,6 +150,7 @@ def vgg16(
         network = VGG16(trainable=trainable, width=width, head=head, dropout=dropout)
     if features is not None:
         load_features(network, features, source=repr(str(weights)))
+        network.pretrained = True
     return network
 
 
