@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from pipeline.attacks import PGD, as_logit
+from pipeline.attacks import PGD, as_logit, attack_mode
 from pipeline.evaluation.metric import PatientAUC, image_seed
 from pipeline.evaluation.picture import Canvas
 from pipeline.evaluation.saliency import saliency, smooth
@@ -94,8 +94,8 @@ class Gallery:
         entries = []
         shown = (("clean", 0.0, image), (self.attack.attack_id, self.attack.budget, attacked))
         for attack_id, budget, picture in shown:
-            with torch.no_grad():
-                logit = float(as_logit(self.network(picture))[0])
+            with torch.no_grad(), attack_mode(self.network) as module:
+                logit = float(as_logit(module(picture))[0])
             heat = smooth(saliency(self.network, picture, label), sigma=SIGMA)[0]
             kind = "clean" if attack_id == "clean" else "attacked"
             names = {what: f"artefacts/gallery/{stem}_{kind}_{what}.png" for what in ("picture", "saliency")}

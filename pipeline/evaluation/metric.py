@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
-from pipeline.attacks import PGD, as_labels, as_logit
+from pipeline.attacks import PGD, as_labels, as_logit, attack_mode
 from pipeline.statistics import NotEstimable, auc, pool_patients
 
 COLUMNS = (
@@ -96,8 +96,9 @@ class PatientAUC:
         for attack in self.attacks:
             seeds = [image_seed(self.seed, attack.attack_id, facts[i]["image_id"]) for i in chosen]
             attacked = attack(self.network, victims, victim_labels, seed=seeds)
-            with torch.no_grad():
-                logits = self.network(attacked)
+            # The evaluator has left its eval mode by now; without it, dropout would be in the attacked scores.
+            with torch.no_grad(), attack_mode(self.network) as module:
+                logits = module(attacked)
             about = {key: getattr(attack, key) for key in ("attack_id", "norm", "budget", "steps", "restarts")}
             self._add([facts[i] for i in chosen], logits, **about)
 
@@ -131,7 +132,10 @@ class PatientAUC:
             except NotEstimable:
                 values[key] = math.nan  # one class only; never becomes the best
         if self.attacks:
-            values["attacked_auc"] = values.get(f"auc_{self.attacks[0].attack_id}", math.nan)
+            first = f"auc_{self.attacks[0].attack_id}"
+            values["attacked_auc"] = values.get(first, math.nan)
+            if len(self.attacks) == 1:
+                values.pop(first, None)  # the same figure under a longer name
         return values
 
     def _select(self, values: dict[str, float]) -> float:
