@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.runs.directory import RunDirectory, write_atomically
 
@@ -71,13 +72,15 @@ def running_means(engine: Engine) -> RunningMeans:
 
 
 class History:
-    """Handler: time loading and steps, and write one row an epoch; attach it after the validation handler.
+    """Handler: time loading and steps; one row an epoch in history.csv, the same as TensorBoard scalars.
+
+    Attach it after the validation handler, whose metrics stand in the row.
 
     Times are those of the calling process; on CUDA a step's work may still be under way when its time is taken, so
     that only the sum over an epoch is meaningful there.
 
     Args:
-        run_directory: where `history.csv` goes.
+        run_directory: where `history.csv` and `tensorboard/` go.
         validator: the evaluator whose metrics stand in the row.
     """
 
@@ -137,3 +140,8 @@ class History:
         write_atomically(self.path, text.getvalue())
         shown = "  ".join(f"{name} {value}" for name, value in row.items() if name != "epoch")
         logger.info("epoch %d/%s  %s", engine.state.epoch, engine.state.max_epochs, shown)
+        # Opened per epoch: a killed run loses nothing, and building the bundle makes no folder.
+        with SummaryWriter(str(self.run_directory.path / "tensorboard"), purge_step=engine.state.epoch) as board:
+            for name, value in row.items():
+                if name != "epoch":
+                    board.add_scalar(name, float(value), engine.state.epoch)
