@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from pipeline.attacks import as_labels, as_logit
-from pipeline.methods.base import Method
+from pipeline.methods.base import Method, warming_up
 from pipeline.methods.rows import FLAG, adversarial_rows, grow_batch
 from pipeline.networks import bare
 from pipeline.runs import running_means, seed_for
@@ -36,6 +36,7 @@ class AdversarialTraining(Method):
         attack: e.g. `pipeline.attacks.PGD`; not needed for r = 1.
         loss_function: loss of logits and labels with a scalar result; default: the trainer's own.
         seed: of the attacks' starts.
+        start_epoch: first epoch with attacks; the epochs before train on clean images (ours, 1 is the paper).
 
     Raises:
         ValueError: r outside [0, 1], or r < 1 without an attack.
@@ -49,6 +50,7 @@ class AdversarialTraining(Method):
         attack: Attack | None = None,
         loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
         seed: int = 0,
+        start_epoch: int = 1,
     ) -> None:
         if not 0 <= standard_ratio <= 1:
             raise ValueError(f"standard_ratio is {standard_ratio}; allowed are 0 (attacked only) to 1 (clean only)")
@@ -59,6 +61,7 @@ class AdversarialTraining(Method):
         self.attack = attack
         self.loss_function = loss_function
         self.seed = seed
+        self.start_epoch = start_epoch
 
     def expand(self, batch: dict[str, Any], *, engine: SupervisedTrainer | None = None) -> dict[str, Any]:
         """Attack the batch and add the attacked rows, or put them in place of the clean ones for r = 0."""
@@ -92,10 +95,14 @@ class AdversarialTraining(Method):
     def attach(self, engine: SupervisedTrainer) -> None:
         super().attach(engine)
         if self.standard_ratio < 1:
-            engine.add_event_handler(IterationEvents.LOSS_COMPLETED, _log_attack_success)
+            engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._log_attack_success)
+
+    def _log_attack_success(self, engine: SupervisedTrainer) -> None:
+        if not warming_up(self, engine):
+            _add_attack_success(engine)
 
 
-def _log_attack_success(engine: SupervisedTrainer) -> None:
+def _add_attack_success(engine: SupervisedTrainer) -> None:
     """Share of images that are right when clean and wrong when attacked; without clean rows, share wrong.
 
     Read from the training forward, so dropout is in it.

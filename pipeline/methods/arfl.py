@@ -34,6 +34,7 @@ class ARFL(Term):
         correlation: "absolute" (the paper's formula) or "signed" (after Ilyas et al. 2019).
         feature_scale: 1.0 takes the map as it is (the paper); a number divides it; "auto" divides it by its standard
             deviation on the first training batch, measured once and kept in the checkpoint (ours).
+        start_epoch: first epoch in which the term counts (ours, 1 is the paper).
         after_relu: take the map after the ReLU (not stated in the paper; default before).
 
     Raises:
@@ -49,6 +50,7 @@ class ARFL(Term):
         correlation: Correlation = "absolute",
         feature_scale: float | Literal["auto"] = 1.0,
         after_relu: bool = False,
+        start_epoch: int = 1,
     ) -> None:
         if weight < 0:
             raise ValueError(f"weight is {weight}; allowed are numbers from 0 on, the paper's is 10")
@@ -60,6 +62,7 @@ class ARFL(Term):
         self.weight = float(weight)
         self.correlation = correlation
         self.after_relu = after_relu
+        self.start_epoch = start_epoch
         self.scale: float | None = None if feature_scale == "auto" else float(feature_scale)
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Method:
     """
 
     standard_ratio: float = 0.5
+    start_epoch: int = 1
     loss_function: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def attach(self, engine: SupervisedTrainer) -> None:
@@ -70,6 +71,8 @@ class Method:
                 self.loss_function = engine.loss_function
 
         def on_iteration_started(engine: SupervisedTrainer) -> None:
+            if warming_up(self, engine):
+                return
             started = time.perf_counter()
             _refuse_other_batches(self, engine.state.batch)
             engine.state.batch = self.expand(engine.state.batch, engine=engine)
@@ -77,9 +80,9 @@ class Method:
 
         def on_loss_completed(engine: SupervisedTrainer) -> None:
             output = engine.state.output
-            loss = self.objective(output[CommonKeys.PRED], engine.state.batch)
-            output[CommonKeys.LOSS] = loss
-            means.add("classification_loss", loss.detach(), 1)
+            if not warming_up(self, engine):
+                output[CommonKeys.LOSS] = self.objective(output[CommonKeys.PRED], engine.state.batch)
+            means.add("classification_loss", output[CommonKeys.LOSS].detach(), 1)
 
         engine.add_event_handler(Events.STARTED, on_started)
         engine.add_event_handler(Events.ITERATION_STARTED, on_iteration_started)
@@ -101,6 +104,7 @@ class Term:
     """
 
     weight: float = 1.0
+    start_epoch: int = 1
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Tie this term to a trainer, after its method if it has one."""
@@ -108,6 +112,8 @@ class Term:
         _register(self, engine)
 
         def on_loss_completed(engine: SupervisedTrainer) -> None:
+            if warming_up(self, engine):
+                return
             output = engine.state.output
             output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.weight * self.loss(engine)
 
@@ -116,6 +122,11 @@ class Term:
     def loss(self, engine: SupervisedTrainer) -> Tensor:
         """Return this term's loss before weighting, a scalar."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+
+def warming_up(handler: Method | Term, engine: Engine) -> bool:
+    """Whether the handler's first epoch is still to come: until then the trainer trains as if it were not there."""
+    return engine.state.epoch < handler.start_epoch
 
 
 def _refuse_other_engines(handler: object, engine: Engine) -> None:

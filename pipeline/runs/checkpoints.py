@@ -75,7 +75,8 @@ class Checkpoints:
         run_directory: its `checkpoints/` receives the files.
         network: the module, saved bare.
         optimizer: saved in `latest.pt` only.
-        validator: evaluator whose key metric decides; None keeps the last epoch as best.
+        validator: evaluator whose key metric decides, of equals the later epoch; None keeps the last epoch as best.
+        start_epoch: first epoch that may become the best; set it to the method's, if the method starts late.
         resume: continue from `latest.pt`; without that file the run starts from the beginning, which is said.
         initial_weights: a checkpoint of this package whose network the run starts from; None for none.
         training_patients: digests of the patients that this network has seen, kept in the file, so that an external
@@ -97,6 +98,7 @@ class Checkpoints:
         initial_weights: str | None = None,
         training_patients: Sequence[str] = (),
         model: Mapping[str, Any] | None = None,
+        start_epoch: int = 1,
     ) -> None:
         self.run_directory = run_directory
         self.network = getattr(network, "module", network)
@@ -106,6 +108,7 @@ class Checkpoints:
         self.model = json.loads(json.dumps(dict(model or {})))
         self.resume = resume
         self.initial_weights = initial_weights
+        self.start_epoch = start_epoch
         self.best_metric = -math.inf
         self.best_epoch = 0
 
@@ -157,7 +160,7 @@ class Checkpoints:
     def _save(self, engine: Engine) -> None:
         metric = self._metric(engine)
         # A metric that is not a number never becomes the best, so that a bad first epoch cannot freeze it.
-        better = metric > self.best_metric
+        better = metric >= self.best_metric and engine.state.epoch >= self.start_epoch
         if better:
             self.best_metric, self.best_epoch = metric, engine.state.epoch
         if rank_of(engine) != 0:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.runs.directory import RunDirectory, write_atomically
+from pipeline.runs.seeds import rank_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,8 @@ class History:
         row |= {name: f"{value:.6g}" for name, value in metrics.items() if isinstance(value, int | float)}
         row |= {f"seconds_{what}": f"{value:.3f}" for what, value in self._seconds.items()}
         self.rows = [*(self.rows or []), row]
+        if rank_of(engine) != 0:
+            return
         columns = list(dict.fromkeys(key for entry in self.rows for key in entry))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
