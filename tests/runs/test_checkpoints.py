@@ -232,11 +232,11 @@ def track(folder: Path, values: list[float | None]) -> Checkpoints:
         ([0.6, math.nan, 0.5], 1),
         ([None, 0.6, None, 0.7, None], 4),
         ([0.7, None, 0.6], 1),
-        ([0.6, 0.6], 1),
+        ([0.6, 0.6], 2),
         ([-1.5, -0.5], 2),
     ],
 )
-def test_best_is_the_first_epoch_with_the_highest_metric(tmp_path: Path, values: list, best: int) -> None:
+def test_best_is_the_last_epoch_with_the_highest_metric(tmp_path: Path, values: list, best: int) -> None:
     checkpoints = track(tmp_path, values)
     content = load_checkpoint(checkpoints.best)
     assert content["epoch"] == content["best_epoch"] == best

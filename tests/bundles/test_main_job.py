@@ -1,0 +1,101 @@
+"""The main job: what it leaves behind, twice the same, resumed the same."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import verify_net_in_out
+
+from .conftest import BUNDLE, SMALL, workflow
+
+
+def test_the_run_directory_holds_everything(trained):
+    names = ("config.json", "provenance.json", "cohort.csv", "flow.json", "rejects.csv", "history.csv", "scores.csv",
+             "report.json", "report.html", "checkpoints/best.pt", "checkpoints/latest.pt", "artefacts/gallery.json")  # fmt: skip
+    assert [name for name in names if not (trained / name).is_file()] == []
+    assert list((trained / "tensorboard").iterdir())
+    assert len(pd.read_csv(trained / "history.csv")) == SMALL["max_epochs"]
+
+
+def test_whole_exams_are_scored_clean_and_at_every_budget(trained):
+    scores, cohort = pd.read_csv(trained / "scores.csv"), pd.read_csv(trained / "cohort.csv")
+    for partition, attacks in (("test", {"clean", "pgd-1@0.001", "pgd-1@0.01"}), ("validation", {"clean"})):
+        images = set(cohort.loc[cohort["partition"] == partition, "image_id"])
+        rows = scores[scores["partition"] == partition]
+        assert set(rows["attack_id"]) == attacks
+        for _, part in rows.groupby("attack_id"):
+            assert set(part["image_id"]) == images and len(part) == len(images)
+    assert not set(cohort.loc[cohort["partition"] == "training", "image_id"]) & set(scores["image_id"])
+
+
+def test_the_same_command_gives_the_same_scores(trained, root):
+    job = workflow(root, run_name="again")
+    job.initialize()
+    job.run()
+    assert (root / "runs" / "again" / "scores.csv").read_bytes() == (trained / "scores.csv").read_bytes()
+
+
+def test_a_killed_run_resumes_bit_identically(trained, root):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "train.json")]
+    settings = {k: v for k, v in SMALL.items() if k != "device"} | {
+        "dataset_dir": str(root / "phantoms"), "store_dir": str(root / "store"), "output_dir": str(root / "runs"),
+        "run_name": "killed", "device": "$torch.device('cpu')", "max_epochs": 200,
+    }  # fmt: skip
+    command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    process = subprocess.Popen(command, cwd=BUNDLE.parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    latest = root / "runs" / "killed" / "checkpoints" / "latest.pt"
+    deadline = time.time() + 180
+    while not latest.is_file() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = torch.load(latest, weights_only=True)["epoch"]
+    until = done + 2
+    states = []
+    for name, changes in (("killed", {"resume": True}), ("whole", {})):
+        changes = changes | {"max_epochs": until, "device": "$torch.device('cpu')"}
+        job = workflow(root, run_name=name, **changes)
+        job.initialize()
+        job.run()
+        states.append(torch.load(root / "runs" / name / "checkpoints" / "latest.pt", weights_only=True))
+    assert states[0]["epoch"] == states[1]["epoch"] == until
+    for part in ("network", "optimizer"):
+        left, right = (json.dumps(state[part], default=lambda t: t.tolist(), sort_keys=True) for state in states)
+        assert left == right, part
+    histories = [pd.read_csv(root / "runs" / name / "history.csv") for name in ("killed", "whole")]
+    timed = [column for column in histories[0] if column.startswith("seconds_")]
+    pd.testing.assert_frame_equal(*(history.drop(columns=timed) for history in histories))
+
+
+@pytest.mark.parametrize(
+    ("overlay", "ratio", "term"),
+    [("standard", 1, False), ("standard_arfl", 1, True), ("adversarial", 0, False), ("adversarial_arfl", 0, True),
+     ("dual", 0.5, False), ("dual_arfl", 0.5, True)],
+)  # fmt: skip
+def test_the_overlays_are_the_rows_of_the_paper(trained, root, overlay, ratio, term):
+    job = workflow(root, f"methods/{overlay}.json", run_name=overlay, max_epochs=1)
+    job.initialize()
+    handlers = {type(handler).__name__: handler for handler in job.parser.get_parsed_content("train#handlers")}
+    assert handlers["AdversarialTraining"].standard_ratio == ratio
+    assert ("ARFL" in handlers) == term
+    if term:
+        assert handlers["ARFL"].weight == 10
+
+
+@pytest.mark.parametrize("overlays", [(), ("evaluate.json",)])
+def test_train_has_every_property_of_a_training_bundle(trained, root, overlays):
+    job = workflow(root, *overlays, run_name="trained")
+    job.initialize()
+    assert job.check_properties() == []
+    assert not (root / "runs" / "trained.1").exists(), "checking properties must not touch the run directory"
+
+
+def test_the_network_fits_the_metadata():
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(BUNDLE / "metadata.json"), config_file=str(BUNDLE / "train.json"), device="cpu"
+    )
