@@ -6,7 +6,6 @@ import sys
 import pandas as pd
 import pytest
 
-
 from pipeline.runs.errors import own_error
 
 from .conftest import BUNDLE, workflow
@@ -98,7 +97,12 @@ def test_single_bad_images_are_rejected_and_the_run_goes_on(root, data, tmp_path
     (copy / damaged).write_bytes((copy / damaged).read_bytes()[:2000])
     manifest.to_csv(copy / "manifest.csv", index=False)
     job = workflow(
-        root, run_name="rejects", manifest=str(copy / "manifest.csv"), dataset_dir=str(copy), weights="none", max_epochs=1
+        root,
+        run_name="rejects",
+        manifest=str(copy / "manifest.csv"),
+        dataset_dir=str(copy),
+        weights="none",
+        max_epochs=1,
     )
     job.initialize()
     job.run()
@@ -108,10 +112,17 @@ def test_single_bad_images_are_rejected_and_the_run_goes_on(root, data, tmp_path
 
 
 def test_the_last_line_printed_is_our_own_message(root):
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "train.json"), "--bugdet", "0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        str(BUNDLE / "train.json"),
+        "--bugdet",
+        "0.1",
+    ]
     done = subprocess.run(command, cwd=BUNDLE.parents[1], capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ConfigurationError:") and "'bugdet'" in last and "'budget'" in last
-
-

@@ -97,5 +97,8 @@ def test_train_has_every_property_of_a_training_bundle(trained, root, overlays):
 
 def test_the_network_fits_the_metadata():
     verify_net_in_out(
-        net_id="network_def", meta_file=str(BUNDLE / "metadata.json"), config_file=str(BUNDLE / "train.json"), device="cpu"
+        net_id="network_def",
+        meta_file=str(BUNDLE / "metadata.json"),
+        config_file=str(BUNDLE / "train.json"),
+        device="cpu",
     )
