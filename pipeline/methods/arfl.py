@@ -91,6 +91,9 @@ class ARFL(Term):
             means.add(f"share_{name}", share, 1)
         return loss
 
+    def skip(self) -> None:
+        self.tap.clear()
+
 
 def _shared_deviation(features: Tensor) -> float:
     # One scale for all ranks, else every rank would train on a loss of its own; a float, so that a resumed run divides

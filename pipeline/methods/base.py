@@ -113,6 +113,7 @@ class Term:
 
         def on_loss_completed(engine: SupervisedTrainer) -> None:
             if warming_up(self, engine):
+                self.skip()
                 return
             output = engine.state.output
             output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + self.weight * self.loss(engine)
@@ -122,6 +123,9 @@ class Term:
     def loss(self, engine: SupervisedTrainer) -> Tensor:
         """Return this term's loss before weighting, a scalar."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def skip(self) -> None:
+        """Let go of what a step recorded in which the term does not count."""
 
 
 def warming_up(handler: Method | Term, engine: Engine) -> bool:

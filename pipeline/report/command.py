@@ -18,7 +18,5 @@ def report(
     """Write report.json and report.html from a run directory's files."""
     from pipeline.report.write import write_report
 
-    page = write_report(
-        run, within_breast=within_breast, across_breasts=across_breasts, resamples=resamples, seed=seed
-    )
+    page = write_report(run, within_breast=within_breast, across_breasts=across_breasts, resamples=resamples, seed=seed)
     typer.echo(f"report: {page}")

@@ -194,9 +194,7 @@ class Checkpoints:
         load_network(self.network, self.best)
 
 
-def load_network(
-    network: torch.nn.Module, path: str | Path, *, refuse_patients: Sequence[str] = ()
-) -> dict[str, Any]:
+def load_network(network: torch.nn.Module, path: str | Path, *, refuse_patients: Sequence[str] = ()) -> dict[str, Any]:
     """Load a checkpoint's network in place, strictly, and return the checkpoint.
 
     Args:

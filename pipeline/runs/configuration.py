@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
+import pydoc
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow
 
 # Keys that may change between the parts of one run: they do not change what is computed.
 FREE_ON_RESUME = ("resume", "max_epochs", "output_dir", "run_name", "device", "bundle_root")
-_REFERENCE = re.compile(r"[@%](\w+)")
+_REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 
 
 class ConfigurationError(ValueError):
@@ -44,16 +47,16 @@ def current_configuration() -> dict[str, Any]:
 
 
 def check_configuration(bundle_root: str | Path | None = None, *, rules: dict[str, bool] | None = None) -> None:
-    """Refuse top-level ids that no shipped file defines and no reference uses, and rules that do not hold.
+    """Refuse ids that no shipped file defines and nothing refers to, arguments that no component takes, broken rules.
 
-    Call it first in `initialize`.
+    An id is a key at the top, or in a group of components such as `train`. Call it first in `initialize`.
 
     Args:
         bundle_root: folder of the shipped configuration files; default: that of the running workflow.
         rules: message -> whether it holds.
 
     Raises:
-        ConfigurationError: with the nearest known ids.
+        ConfigurationError: with the nearest known names.
     """
     parser = _running(ConfigParser)
     if parser is None:
@@ -62,32 +65,92 @@ def check_configuration(bundle_root: str | Path | None = None, *, rules: dict[st
     roots = {Path(root) for root in (bundle_root, getattr(workflow, "config_root_path", None)) if root}
     configuration = parser.get()
     known = shipped_ids(roots)
-    referred = set(_REFERENCE.findall(json.dumps(configuration, default=str)))
-    own_actions = {getattr(workflow, name, None) for name in ("init_id", "run_id", "final_id")}
-    problems = []
-    for key in configuration:
-        if key.startswith("_") or key in known or key in referred or key in own_actions:
-            continue
-        close = difflib.get_close_matches(key, sorted(known), n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "no shipped id is like it"
-        problems.append(f"{key!r} is no id of this bundle and nothing refers to it; {hint}")
+    known |= set(_references(configuration))
+    known |= {name for name in (getattr(workflow, each, None) for each in ("init_id", "run_id", "final_id")) if name}
+    problems = [
+        f"{path!r} is no id of this bundle and nothing refers to it; {_nearest(path, known)}"
+        for path in _ids(configuration)
+        if path not in known
+    ]
+    scalars = sorted(k for k in known & configuration.keys() if not isinstance(configuration[k], dict | list))
+    allowed = f". Scalars that can be set: {', '.join(scalars)}" if problems else ""
+    problems += _unknown_arguments(configuration, parser)
+    problems += [message for message, holds in (rules or {}).items() if not holds]
     if problems:
-        scalars = sorted(k for k in known if not isinstance(configuration.get(k), dict | list))
-        raise ConfigurationError(f"{'; '.join(problems)}. Scalars that can be set: {', '.join(scalars)}")
-    broken = [message for message, holds in (rules or {}).items() if not holds]
-    if broken:
-        raise ConfigurationError("; ".join(broken))
+        raise ConfigurationError("; ".join(problems) + allowed)
 
 
 def shipped_ids(roots: set[Path]) -> set[str]:
-    """Top-level ids of every configuration file below the bundle's folders."""
+    """Ids of every configuration file below the bundle's folders, at the top ("train") and in groups ("train#sampler").
+
+    An overlay's key "a#b#c" makes its beginnings known too.
+    """
     known: set[str] = set()
     for root in roots:
         for file in sorted(root.rglob("*.json")):
             if file.name != "metadata.json":
                 content = json.loads(file.read_text(encoding="utf-8"))
-                known |= {re.split(r"::|#", key)[0].lstrip("+~") for key in content}
+                for key, value in content.items():
+                    path = key.replace("::", "#").lstrip("+~")
+                    known |= _beginnings(path) | {f"{path}#{inner}" for inner in _ids(value)}
     return known
+
+
+def _ids(node: Any) -> Iterator[str]:
+    """Keys of a group, and below them those of groups. A component's keys are arguments, other values are data."""
+    if not isinstance(node, dict) or "_target_" in node:
+        return
+    for key, value in node.items():
+        if key.startswith("_"):
+            continue
+        yield key
+        if isinstance(value, dict) and any(isinstance(each, dict) and "_target_" in each for each in value.values()):
+            yield from (f"{key}#{inner}" for inner in _ids(value))
+
+
+def _references(configuration: dict[str, Any]) -> Iterator[str]:
+    for path in _REFERENCE.findall(json.dumps(configuration, default=str)):
+        yield from _beginnings(path.replace("::", "#"))
+
+
+def _beginnings(path: str) -> set[str]:
+    parts = path.split("#")
+    return {"#".join(parts[:count]) for count in range(1, len(parts) + 1)}
+
+
+def _unknown_arguments(configuration: dict[str, Any], parser: ConfigParser) -> list[str]:
+    """Arguments that a component's signature does not have, each with the nearest that it has."""
+    problems = []
+    for path, node in _components(configuration):
+        try:
+            component = ConfigComponent(node, id=path, locator=parser.locator)
+            target = pydoc.locate(str(component.resolve_module_name()))
+            parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
+        except (TypeError, ValueError, ModuleNotFoundError, pydoc.ErrorDuringImport):
+            continue  # an expression, or a target that only its own construction can judge
+        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+            continue
+        names = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_POSITIONAL]
+        problems += [
+            f"{path}#{key} is no argument of {node['_target_']}; {_nearest(key, set(names))}, "
+            f"it takes {', '.join(names) or 'none'}"
+            for key in node
+            if not key.startswith("_") and key not in names
+        ]
+    return problems
+
+
+def _components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield path, node
+    for key, value in entries:
+        yield from _components(value, f"{path}#{key}" if path else str(key))
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else "nothing known is like it"
 
 
 def refuse_changed_configuration(recorded: dict[str, Any], current: dict[str, Any], where: Path) -> None:

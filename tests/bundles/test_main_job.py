@@ -9,7 +9,10 @@ import time
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Events
 from monai.bundle import verify_net_in_out
+
+from pipeline.methods.rows import adversarial_rows
 
 from .conftest import BUNDLE, SMALL, workflow
 
@@ -85,6 +88,16 @@ def test_the_overlays_are_the_rows_of_the_paper(trained, root, overlay, ratio, t
     assert ("ARFL" in handlers) == term
     if term:
         assert handlers["ARFL"].weight == 10
+    rows = []
+    trainer = job.parser.get_parsed_content("train#trainer")
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=1),
+        lambda e: rows.append(adversarial_rows(e.state.batch, len(e.state.output["pred"])).float().mean().item()),
+    )
+    job.run()
+    assert rows == [1 - ratio], "share of attacked rows in a batch"
+    history = pd.read_csv(root / "runs" / overlay / "history.csv")
+    assert ("robust_loss" in history) == term and history["classification_loss"].notna().all()
 
 
 @pytest.mark.parametrize("overlays", [(), ("evaluate.json",)])

@@ -1,5 +1,6 @@
 """Warm-up: before its first epoch a method or term changes nothing."""
 
+import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -42,3 +43,12 @@ def test_from_its_first_epoch_on_it_acts():
     started, rows = train(with_handlers=True, start_epoch=2)
     assert rows == [4, 4, 8, 8]
     assert not torch.equal(plain["features.28.weight"], started["features.28.weight"])
+
+
+def test_a_term_that_waits_holds_no_graph():
+    network = vgg16(weights="none", trainable="all", width=0.0625, head="compact")
+    term = ARFL(network, layer="features.28", start_epoch=2)
+    network(torch.rand(2, 1, 32, 32))
+    term.skip()
+    with pytest.raises(RuntimeError, match="holds no feature map"):
+        term.tap.take()

@@ -57,7 +57,7 @@ def test_a_misspelled_id_is_named_with_its_near_match(bundle) -> None:
         "'standart_ratio' is no id of this bundle and nothing refers to it; did you mean 'standard_ratio'?" in message
     )
     assert "Scalars that can be set: " in message and "learning_rate" in message
-    assert "no shipped id is like it" in refusal(bundle(zzz=1))
+    assert "nothing known is like it" in refusal(bundle(zzz=1))
 
 
 def test_two_misspelled_ids_are_reported_at_once(bundle) -> None:
@@ -72,6 +72,37 @@ def test_an_id_that_something_refers_to_is_allowed(bundle) -> None:
 def test_ids_of_overlays_are_known(bundle) -> None:
     bundle(beta_of_overlay=3).initialize()
     bundle(files=("train.json", "methods/overlay.json")).initialize()
+
+
+GROUP = {
+    "train": {
+        "rate": "@learning_rate",
+        "optimizer": {"_target_": "torch.optim.SGD", "params": "$[]", "lr": "@train#rate"},
+        "transform": {"_target_": "Compose", "transforms": [{"_target_": "Flipd", "keys": "image"}]},
+        "loader": {"_target_": "DataLoader", "dataset": "$[]", "anything": 1},
+        "options": {"free": 1},
+    }
+}
+
+
+def test_ids_inside_a_group_of_components_are_checked(bundle) -> None:
+    bundle(GROUP).initialize()
+    bundle(GROUP, **{"train#options": {"other": 1}}).initialize()
+    bundle(GROUP, **{"train#mine": 3, "learning_rate": "@train#mine"}).initialize()
+    assert "'train#ratee' is no id of this bundle" in (text := refusal(bundle(GROUP, **{"train#ratee": 1})))
+    assert "did you mean 'train#rate'" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "nearest"),
+    [
+        ("train#optimizer#momemtum", "torch.optim.SGD", "momentum"),
+        ("train#transform#transforms#0#spatial_axes", "Flipd", "spatial_axis"),
+        ("run_directory#resum", "pipeline.runs.RunDirectory", "resume"),
+    ],
+)
+def test_arguments_that_a_component_does_not_take_are_refused(bundle, key: str, target: str, nearest: str) -> None:
+    assert f"{key} is no argument of {target}; did you mean '{nearest}'" in refusal(bundle(GROUP, **{key: 1}))
 
 
 def test_rules_that_do_not_hold_are_refused(bundle) -> None:
