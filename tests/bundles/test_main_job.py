@@ -1,6 +1,7 @@
 """The main job: what it leaves behind, twice the same, resumed the same."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_a_killed_run_resumes_bit_identically(trained, root):
     histories = [pd.read_csv(root / "runs" / name / "history.csv") for name in ("killed", "whole")]
     timed = [column for column in histories[0] if column.startswith("seconds_")]
     pd.testing.assert_frame_equal(*(history.drop(columns=timed) for history in histories))
+
+
+def test_the_job_runs_from_elsewhere_and_ends_with_the_place_of_its_report(tmp_path):
+    # As after `pip install -e .`: the package is found, the folder has nothing in it.
+    environment = os.environ | {"PYTHONPATH": str(BUNDLE.parents[1])}
+    files = str([str(BUNDLE / name) for name in ("train.json", "presets/smoke.json")])
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--run_name", "away"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "report: runs/away/report.html"
+    assert (tmp_path / "runs/away/report.html").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phantoms", "runs", "store"]
 
 
 @pytest.mark.parametrize(
