@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from pipeline.cohort.command import manifest, prepare
@@ -23,7 +25,19 @@ app.command()(predict)
 app.command()(report)
 
 
-if __name__ == "__main__":
-    import pipeline.runs  # noqa: F401  (prints our own innermost error last)
+def main() -> None:
+    """Run a command; an error class of this package speaks for itself, anything else keeps its traceback."""
+    from pipeline.runs.errors import is_own, own_error
 
-    app()
+    try:
+        app()
+    except Exception as error:
+        own = own_error(error)
+        if own is None or not is_own(own):
+            raise
+        print(f"{type(own).__name__}: {own}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -38,9 +38,9 @@ def prepare(
     path: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest to prepare (CSV).")],
     root: Annotated[Path, typer.Option(help="Data root that the manifest's paths are relative to.")],
     store: Annotated[Path, typer.Option(help="Folder of the image store.")],
-    config: Annotated[Path, typer.Option(help="Configuration whose 'preprocessing' is the chain.")] = Path(
-        "bundles/arfl/train.json"
-    ),
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration whose 'preprocessing' is the chain; default: the bundle's.")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Overrides the configuration's image_size.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; 0 for this one, by default one per core.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="Table of the rejected images to write (CSV).")] = None,
@@ -55,7 +55,7 @@ def prepare(
 
     listed = read_manifest(path, dataset_dir=root, allow_raw_ids=allow_raw_ids)
     parser = ConfigParser()
-    parser.read_config(config)
+    parser.read_config(config or Path(__file__).resolve().parents[2] / "bundles" / "arfl" / "train.json")
     if image_size is not None:
         parser["image_size"] = image_size
     prepared, rejected = prepare_images(

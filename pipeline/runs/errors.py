@@ -17,12 +17,17 @@ def own_error(error: BaseException) -> BaseException | None:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        if type(current).__module__.partition(".")[0] == "pipeline":
+        if is_own(current):
             own_class = current
         elif _raised_here(current):
             own_code = current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return own_class or own_code
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether the error's class belongs to this package."""
+    return type(error).__module__.partition(".")[0] == "pipeline"
 
 
 def _raised_here(error: BaseException) -> bool:

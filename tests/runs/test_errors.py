@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,22 @@ def test_errors_of_others_and_suppressed_ones_are_not_ours() -> None:
     hidden = RuntimeError()
     hidden.__context__, hidden.__suppress_context__ = WeightsError("hidden"), True
     assert own_error(hidden) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["predict", "nowhere", "--checkpoint", "none.pt"], "CheckpointError: no checkpoint 'none.pt'"),
+        (["report", "nowhere"], "ReportError: nowhere is not a directory"),
+        (["manifest", "ddsm", "--root", "nowhere", "--out", "x.csv"], "CohortError: nowhere/labels.csv does not exist"),
+        (["prepare", "nowhere.csv", "--root", ".", "--store", "store"], "ManifestError: manifest nowhere.csv"),
+    ],
+)
+def test_a_command_that_fails_says_why_and_shows_no_traceback(tmp_path, command: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"\n{message}" in f"\n{done.stderr}"
