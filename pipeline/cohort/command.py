@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline import bundle_file
+
 manifest = typer.Typer(help="Write the manifest of a data set.", no_args_is_help=True)
 
 
@@ -55,7 +57,7 @@ def prepare(
 
     listed = read_manifest(path, dataset_dir=root, allow_raw_ids=allow_raw_ids)
     parser = ConfigParser()
-    parser.read_config(config or Path(__file__).resolve().parents[2] / "bundles" / "arfl" / "train.json")
+    parser.read_config(config or bundle_file("train.json"))
     if image_size is not None:
         parser["image_size"] = image_size
     prepared, rejected = prepare_images(

@@ -149,8 +149,9 @@ def _column_problems(header: list[str]) -> list[str]:
 
 
 def _quote(text: pd.DataFrame, index: int, column: str) -> str:
-    """The cell in front of its problem; not for patient_id, which might be a real one."""
-    return "" if column == "patient_id" or not text.at[index, column] else f"{text.at[index, column]!r} "
+    """The cell in front of its problem; not for ids, which might be real ones."""
+    cell = text.at[index, column]
+    return "" if not cell or column in ("patient_id", "group_id", "study_id") else f"{cell!r} "
 
 
 Problem = tuple[int, str, str]
@@ -178,31 +179,33 @@ def _escapes(text: pd.DataFrame, root: Path) -> list[Problem]:
 
 
 def _contradictions(text: pd.DataFrame) -> list[Problem]:
-    """Rules that hold between rows: of one patient, one breast, one group, the whole file."""
+    """Rules that hold between rows: of one patient, one breast, one group, the whole file.
+
+    Lines tell which patient is meant; ids are not printed, since whether they are real ones is not known yet.
+    """
     problems: list[Problem] = []
     known = text[text["patient_id"] != ""]
     number = {name: pd.to_numeric(known[name], errors="coerce") for name in ("label", "patient_label")}
-    for patient, rows in known.groupby("patient_id", sort=False):
+    for _, rows in known.groupby("patient_id", sort=False):
         first = rows.index[0]
         if number["patient_label"][rows.index].nunique() > 1:
-            problems.append((first, "patient_label", f"patient {patient!r} has both 0 and 1; give one"))
+            problems.append((first, "patient_label", "this patient has both 0 and 1; give one"))
         for column in ("group_id", "partition"):
             if column in rows and rows[column].nunique() > 1:
-                values = ", ".join(repr(value) for value in rows[column].unique())
-                problems.append((first, column, f"patient {patient!r} has more than one: {values}; give one"))
+                problems.append((first, column, f"this patient has {rows[column].nunique()} of them; give one"))
         labels, patient_labels = number["label"][rows.index], number["patient_label"][rows.index]
         if (labels == 1).any() and (patient_labels == 0).any():
             where = rows.index[labels == 1][0]
-            problem = f"patient {patient!r} has a breast labelled 1 but patient_label 0, which must then be 1"
+            problem = "this patient has a breast labelled 1 but patient_label 0, which must then be 1"
             problems.append((where, "patient_label", problem))
         whole_exam = set(rows["laterality"]) == {"L", "R"}
         if whole_exam and (labels == 0).all() and (patient_labels == 1).any():
-            problem = f"patient {patient!r} has patient_label 1 but both breasts labelled 0; empty means unknown"
+            problem = "this patient has patient_label 1 but both breasts labelled 0; empty means unknown"
             problems.append((first, "patient_label", problem))
         breast = [name for name in ("laterality", "study_id") if name in rows]
         for _, views in rows.groupby(breast, sort=False):
             if number["label"][views.index].nunique() > 1:
-                problem = f"patient {patient!r}: views of breast {views['laterality'].iloc[0]} have labels 0 and 1"
+                problem = f"this patient's views of breast {views['laterality'].iloc[0]} have labels 0 and 1"
                 problems.append((views.index[0], "label", problem + "; the label is the breast's"))
     problems += _partition_problems(known)
     return problems
@@ -215,10 +218,10 @@ def _partition_problems(text: pd.DataFrame) -> Iterable[Problem]:
         yield index, "partition", "is empty while other rows have one; fill all of them or none"
     if "group_id" in text:
         grouped = text[text["group_id"] != ""]
-        for group, rows in grouped.groupby("group_id", sort=False):
+        for _, rows in grouped.groupby("group_id", sort=False):
             if rows["partition"].nunique() > 1 and rows["patient_id"].nunique() > 1:
                 names = ", ".join(rows["partition"].unique())
-                yield rows.index[0], "partition", f"group {group!r} stands in {names}; a group stays together"
+                yield rows.index[0], "partition", f"this group stands in {names}; a group stays together"
 
 
 def _typed(text: pd.DataFrame) -> pd.DataFrame:

@@ -55,12 +55,13 @@ class Cohort:
         Args:
             partition: "training", "validation" or "test".
             purpose: "training" applies the label policy ("patient": the patient's label for every image; "breast":
-                the breast's own label, images without one are left out). "scoring" gives every image; its label is its
-                own or, where unknown, its patient's.
+                the breast's own label, images without one are left out). "scoring" gives every image with its
+                patient's label, which is the outcome that an attack on the patient is after.
 
         Returns:
-            Dicts with image (path of the prepared image), label (float32 (1,)), patient_label (int), patient_id,
-            laterality, view, image_id (path in the manifest), partition, fold.
+            Dicts with image (path of the prepared image), label (float32 (1,)), breast_label (float, NaN unknown),
+            patient_label (int), patient_id, study_id (empty if the manifest has none), laterality, view, image_id
+            (path in the manifest), partition, fold.
 
         Raises:
             CohortError: unknown partition or purpose, or no image in the partition.
@@ -71,10 +72,8 @@ class Cohort:
         if purpose == "training" and self.label_policy == "breast":
             rows = rows[rows["label"].notna()]
             labels = rows["label"]
-        elif purpose == "training":
-            labels = rows["patient_label"]
         else:
-            labels = rows["label"].fillna(rows["patient_label"])
+            labels = rows["patient_label"]
         if rows.empty:
             present = ", ".join(self.table["partition"].unique())
             raise CohortError(f"no image in partition '{partition}'; the cohort has images in: {present}")
@@ -82,8 +81,10 @@ class Cohort:
             {
                 "image": row.prepared,
                 "label": np.array([label], dtype=np.float32),
+                "breast_label": float(row.label),
                 "patient_label": int(row.patient_label),
                 "patient_id": row.patient_id,
+                "study_id": getattr(row, "study_id", ""),
                 "laterality": row.laterality,
                 "view": row.view,
                 "image_id": row.image,

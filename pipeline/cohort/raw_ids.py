@@ -59,6 +59,6 @@ def raise_for_raw(patients: set[str]) -> None:
         count = f"{len(patients)} patient" + ("s" if len(patients) != 1 else "")
         raise RawIdsError(
             f"patient_id equals the DICOM PatientID of the file for {count}; a manifest holds pseudonyms only. "
-            "Write the manifest with other ids, or allow raw ids (--allow-raw-ids, allow_raw_ids=True) where the "
-            "PatientID is itself a public pseudonym"
+            "Write the manifest with other ids, or allow raw ids where the PatientID is itself a public "
+            "pseudonym (bundle: --cohort#allow_raw_ids True; python -m pipeline prepare: --allow-raw-ids)"
         )

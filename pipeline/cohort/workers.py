@@ -6,7 +6,6 @@ import hashlib
 import math
 import multiprocessing
 import os
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,9 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.raw_ids import is_raw_id
-from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, prepare_item, refusal_of
+from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, explain, prepare_item
 
-UNEXPECTED = "unexpected"
 CRASHED = "crashed"
 BATCH = 8  # images per task: about a second of work, so a crash costs little and the queue costs nothing
 IN_FLIGHT = 2  # batches handed out per worker
@@ -87,7 +85,7 @@ def prepare_one(task: Task, chain: Compose, store: ImageStore, chain_name: str) 
         item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
         path = store.put(key, item["image"], {str(name): value for name, value in item.items()})
     except Exception as error:  # whatever one image does, the run goes on; the code and the place are kept
-        code, reason = _explain(error)
+        code, reason = explain(error)
         return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
     return Outcome(prepared=str(path), file_digest=file_digest, raw_id=raw_id)
 
@@ -198,15 +196,3 @@ def _digest(path: Path) -> str:
     except OSError as error:
         reason = f"the file cannot be opened: {error.strerror or type(error).__name__}"
         raise Refusal(RefusalCode.UNREADABLE, reason) from error
-
-
-def _explain(error: Exception) -> tuple[str, str]:
-    """Code and reason of an error. The text of an unexpected one is left out: it may hold pixel or header values."""
-    refusal = refusal_of(error)
-    if refusal is not None:
-        return str(refusal.code), refusal.reason
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {Path(frames[-1].filename).name}, {frames[-1].name}" if frames else ""
-    return UNEXPECTED, type(error).__name__ + place

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline import bundle_file
+
 
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with one exam's DICOM files.")],
@@ -21,11 +23,9 @@ def predict(
     """Score one exam without labels: images, breasts, patient. Research use only, not for diagnosis."""
     from monai.bundle import ConfigWorkflow
 
-    if config is None:
-        config = Path(__file__).resolve().parents[2] / "bundles" / "arfl" / "inference.json"
     logging.getLogger("monai").setLevel(logging.WARNING)
     workflow = ConfigWorkflow(
-        config_file=str(config),
+        config_file=str(config or bundle_file("inference.json")),
         workflow_type="infer",
         dataset_dir=str(folder),
         checkpoint=str(checkpoint),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.attacks import as_logit
 from pipeline.evaluation.picture import Canvas
 from pipeline.evaluation.saliency import saliency, smooth
-from pipeline.imaging import Preparation, Refusal, prepare_item, read_mammogram
+from pipeline.imaging import Preparation, explain, prepare_item, read_mammogram
 from pipeline.statistics import pool_patients
 
 STANDARD_VIEWS = (("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO"))
@@ -70,8 +71,9 @@ class Exam:
             self.sources[image_id] = path
             try:
                 item = prepare_item(preprocessing, {"image": str(path)})
-            except Refusal as refusal:
-                self.refusals.append({"image_id": image_id, "code": str(refusal.code), "reason": refusal.reason})
+            except Exception as error:  # one odd file must not end the exam
+                code, reason = explain(error)
+                self.refusals.append({"image_id": image_id, "code": code, "reason": reason})
                 continue
             patients.add(_patient_id(path))
             self.items.append(
@@ -101,8 +103,8 @@ class ExamWriter:
         output_dir: receives `scores.csv`, `exam.json` and, with `pictures`, one saliency picture per image.
         pictures: draw saliency.
         facts: further entries of `exam.json`, e.g. the checkpoint's digest.
-        within_breast: pooling of the views of a breast, as at evaluation.
-        across_breasts: pooling of the breasts, as at evaluation.
+        within_breast: pooling of the views of a breast, "mean" or "max"; take the training's.
+        across_breasts: pooling of the breasts, "max" or "mean"; take the training's.
     """
 
     def __init__(
@@ -158,7 +160,11 @@ class ExamWriter:
         return table[list(SCORE_COLUMNS)]
 
     def write(self) -> Path:
-        """Write everything below `output_dir` and return the path of `exam.json`."""
+        """Write everything below `output_dir` and return the path of `exam.json`.
+
+        Raises:
+            ExamError: no image was usable; the files with the reasons are written before.
+        """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         table = self.scores()
         table.to_csv(self.output_dir / "scores.csv", index=False, float_format="%.9g")
@@ -182,6 +188,10 @@ class ExamWriter:
         }
         target = self.output_dir / "exam.json"
         target.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        if not self._rows:
+            counts = Counter(refusal["code"] for refusal in self.exam.refusals)
+            codes = ", ".join(f"{count} {code}" for code, count in counts.items())
+            raise ExamError(f"none of the exam's files could be used ({codes}); the reasons stand in {target}")
         return target
 
 

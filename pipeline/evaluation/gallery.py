@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Gallery:
             Path(self.cohort.root) / item["image_id"], laterality=item["laterality"], view=item["view"]
         )
         canvas = Canvas(source.pixels, preparation, text=f"{item['laterality']} {item['view']}")
-        stem = f"{item['patient_id']}_{item['laterality']}_{item['view']}"
+        stem = picture_stem(item)
         entries = []
         shown = (("clean", 0.0, image), (self.attack.attack_id, self.attack.budget, attacked))
         for attack_id, budget, picture in shown:
@@ -107,3 +108,9 @@ class Gallery:
                 | names
             )
         return entries
+
+
+def picture_stem(item: dict[str, Any]) -> str:
+    """Beginning of an image's picture names: a digest, since ids may hold any text and views may stand twice."""
+    digest = hashlib.sha256(item["image_id"].encode()).hexdigest()[:12]
+    return f"{item['laterality']}_{item['view']}_{digest}"

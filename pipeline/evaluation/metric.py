@@ -15,23 +15,30 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
-from pipeline.attacks import PGD, as_labels, as_logit, attack_mode
+from pipeline.attacks import PGD, as_logit, attack_mode
 from pipeline.statistics import NotEstimable, auc, pool_patients
 
 COLUMNS = (
-    "image_id", "patient_id", "laterality", "view", "partition", "fold", "label", "patient_label",
+    "image_id", "patient_id", "study_id", "laterality", "view", "partition", "fold", "label", "patient_label",
     "attack_id", "norm", "budget", "steps", "restarts", "logit",
 )  # fmt: skip
-FACTS = ("image_id", "patient_id", "laterality", "view", "partition", "fold", "patient_label")
+REQUIRED = ("image_id", "patient_id", "laterality", "patient_label")
+TEXT = ("image_id", "patient_id", "study_id", "laterality", "view", "partition", "attack_id", "norm")
+FACTS = (*REQUIRED, "study_id", "view", "partition", "fold", "breast_label")
 
 
 class PatientAUC:
     """AUC by patient, clean and under each attack; goes into an evaluator as `key_val_metric`.
 
     Every image of the evaluator's loader is scored clean; images whose partition is in `attacked_partitions` are
-    scored under each attack too, aimed at the image's label. Set `decollate=False` on the evaluator. Over several
-    ranks the rows are gathered, and images that a distributed sampler padded are counted once. An attack's start is
-    derived from the image's id, so that scores depend neither on batches nor on ranks.
+    scored under each attack too. The attack is aimed at the patient's label on every image: the patient's logit rises
+    with each image's, so that this is the strongest attack on the patient, while an attack that raised the healthy
+    breast of a patient with cancer would help. Set `decollate=False` on the evaluator. Over several ranks the rows
+    are gathered, and images that a distributed sampler padded are counted once. An attack's start is derived from the
+    image's id, so that scores depend neither on batches nor on ranks.
+
+    A batch holds image_id, patient_id, laterality and patient_label, and may hold study_id, view, partition, fold and
+    breast_label (column `label` of the table, NaN unknown).
 
     Args:
         network: the network that is scored and attacked.
@@ -84,10 +91,14 @@ class PatientAUC:
         batch, output = engine.state.batch, engine.state.output
         if not isinstance(output, dict):
             raise TypeError("PatientAUC reads whole batches; set decollate=False on the evaluator")
-        images, labels = output["image"], as_labels(output["label"], len(output["image"]))
+        missing = [key for key in REQUIRED if key not in batch]
+        if missing:
+            raise ValueError(f"the batch lacks {', '.join(missing)}; PatientAUC needs {', '.join(REQUIRED)}")
+        images = output["image"]
         facts = [{key: _entry(batch[key], i) for key in FACTS if key in batch} for i in range(len(images))]
-        for fact, label in zip(facts, labels.tolist(), strict=True):
-            fact["label"] = label
+        for fact in facts:
+            fact["label"] = fact.pop("breast_label", math.nan)
+        labels = torch.tensor([fact["patient_label"] for fact in facts], dtype=images.dtype, device=images.device)
         self._add(facts, output["pred"], attack_id="clean", norm="", budget=0.0, steps=0, restarts=0)
         chosen = [i for i, fact in enumerate(facts) if fact.get("partition", "test") in self.attacked_partitions]
         if not chosen:
@@ -150,19 +161,30 @@ class ScoreWriter:
 
     Args:
         metric: the evaluator's metric.
-        path: the file; its folder is made. A callable or object with `path` (a run directory) is read when writing.
+        run_directory: an object with `path`, read when writing; the folder is made.
+        validation_scores: a scores.csv of the run that trained the network. Its clean validation rows are taken over,
+            so that thresholds frozen on them can be used on an external test. None for no such file.
     """
 
-    def __init__(self, metric: PatientAUC, run_directory: Any) -> None:
+    def __init__(self, metric: PatientAUC, run_directory: Any, validation_scores: str | Path | None = None) -> None:
         self.metric = metric
         self.run_directory = run_directory
+        self.validation_scores = validation_scores
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) == 0:
-            write_scores(self.metric.table, Path(self.run_directory.path) / "scores.csv")
+        if getattr(engine.state, "rank", 0) != 0:
+            return
+        table = self.metric.table
+        if self.validation_scores is not None:
+            earlier = pd.read_csv(self.validation_scores, dtype={name: str for name in TEXT}, keep_default_na=False,
+                                  na_values={"label": [""]})  # fmt: skip
+            kept = earlier.query("partition == 'validation' and attack_id == 'clean'").reindex(columns=table.columns)
+            # The fold is the training run's; beside an external test it has no meaning of its own.
+            table = pd.concat([table, kept.assign(fold=table["fold"].iloc[0])], ignore_index=True)
+        write_scores(table, Path(self.run_directory.path) / "scores.csv")
 
 
 def write_scores(table: pd.DataFrame, path: Path) -> None:

@@ -5,7 +5,7 @@ from pipeline.imaging.display import Display, Table, VOIFunction
 from pipeline.imaging.mammogram import Laterality, Mammogram, Presentation, View, VOIPolicy, Window
 from pipeline.imaging.preparation import Preparation
 from pipeline.imaging.reading import read_mammogram
-from pipeline.imaging.refusal import Refusal, RefusalCode, refusal_of
+from pipeline.imaging.refusal import Refusal, RefusalCode, explain, refusal_of
 from pipeline.imaging.segmentation import segment_breast
 from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Stretch
 from pipeline.imaging.store import ImageStore, load_prepared
@@ -54,6 +54,7 @@ __all__ = [
     "load_prepared",
     "prepare_item",
     "read_mammogram",
+    "explain",
     "refusal_of",
     "segment_breast",
 ]

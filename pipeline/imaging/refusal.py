@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
+from pathlib import Path
+
+UNEXPECTED = "unexpected"
 
 
 class RefusalCode(StrEnum):
@@ -54,3 +58,18 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
             return error
         error, seen = error.__cause__ or error.__context__, seen + 1
     return None
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Code and reason of an error met on an image: a refusal's own, else "unexpected" and where it happened.
+
+    The text of an unexpected error is left out: it may hold pixel or header values.
+    """
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return str(refusal.code), refusal.reason
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, {frames[-1].name}" if frames else ""
+    return UNEXPECTED, type(error).__name__ + place

@@ -154,7 +154,7 @@ def history_figures(rows: list[dict[str, Any]], columns: list[str]) -> list[str]
                 ("share_positive", "positive"),
                 ("share_negative", "negative"),
                 ("share_saturated", "saturated"),
-                ("share_dead", "dead after ReLU"),
+                ("share_dead", "dead channels"),
             ),
             (-0.02, 1.02),
         ),

@@ -1,6 +1,13 @@
 """A run: its directory, configuration check, derived seeds, history, checkpoints, and readable errors."""
 
-from pipeline.runs.checkpoints import CheckpointError, Checkpoints, keep_state, load_checkpoint, load_network
+from pipeline.runs.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    keep_state,
+    load_checkpoint,
+    load_network,
+    scores_beside,
+)
 from pipeline.runs.configuration import ConfigurationError, check_configuration
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.errors import install_error_printer
@@ -22,5 +29,6 @@ __all__ = [
     "load_checkpoint",
     "load_network",
     "running_means",
+    "scores_beside",
     "seed_for",
 ]

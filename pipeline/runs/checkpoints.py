@@ -79,8 +79,9 @@ class Checkpoints:
         start_epoch: first epoch that may become the best; set it to the method's, if the method starts late.
         resume: continue from `latest.pt`; without that file the run starts from the beginning, which is said.
         initial_weights: a checkpoint of this package whose network the run starts from; None for none.
-        training_patients: digests of the patients that this network has seen, kept in the file, so that an external
-            test can refuse them.
+        training_patients: digests of the patients that this network has seen, kept in the file together with those
+            of `initial_weights`, so that an external test can refuse them.
+        test_patients: digests of the patients that will be tested; initial weights that have seen one are refused.
         model: plain values from which the network and its preprocessing can be built again (`predict` needs them).
 
     Raises:
@@ -97,6 +98,7 @@ class Checkpoints:
         resume: bool = False,
         initial_weights: str | None = None,
         training_patients: Sequence[str] = (),
+        test_patients: Sequence[str] = (),
         model: Mapping[str, Any] | None = None,
         start_epoch: int = 1,
     ) -> None:
@@ -104,7 +106,8 @@ class Checkpoints:
         self.network = getattr(network, "module", network)
         self.optimizer = optimizer
         self.validator = validator
-        self.training_patients = list(training_patients)
+        self.training_patients = sorted(set(training_patients))
+        self.test_patients = list(test_patients)
         self.model = json.loads(json.dumps(dict(model or {})))
         self.resume = resume
         self.initial_weights = initial_weights
@@ -131,7 +134,8 @@ class Checkpoints:
             if self.resume:
                 logger.info("resume: %s does not exist; the run starts from its first epoch", self.latest)
             if self.initial_weights is not None:
-                load_network(self.network, self.initial_weights)
+                content = load_network(self.network, self.initial_weights, refuse_patients=self.test_patients)
+                self._add_patients(content)
 
     def _restore(self, engine: Engine) -> None:
         content = load_checkpoint(self.latest, map_location="cpu")
@@ -147,7 +151,11 @@ class Checkpoints:
         engine.state.iteration = content["iteration"]
         self.best_metric = content["best_metric"]
         self.best_epoch = content["best_epoch"]
+        self._add_patients(content)
         logger.info("resumed after epoch %d from %s", content["epoch"], self.latest)
+
+    def _add_patients(self, content: Mapping[str, Any]) -> None:
+        self.training_patients = sorted({*self.training_patients, *content["training_patients"]})
 
     def _metric(self, engine: Engine) -> float:
         if self.validator is None:
@@ -189,9 +197,19 @@ class Checkpoints:
         """
         if not self.best.is_file():
             raise CheckpointError(
-                f"no {self.best}: no epoch had a validation metric; is max_epochs at least val_interval?"
+                f"no {self.best}: no epoch from {self.start_epoch} (start_epoch) on had a validation metric; "
+                "max_epochs must reach start_epoch and a multiple of val_interval, and both classes be in validation"
             )
         load_network(self.network, self.best)
+
+
+def scores_beside(checkpoint: str | Path) -> str | None:
+    """Path of the scores.csv of the run that a checkpoint (`<run>/checkpoints/*.pt`) belongs to; None without one."""
+    scores = Path(checkpoint).resolve().parent.parent / "scores.csv"
+    if scores.is_file():
+        return str(scores)
+    logger.warning("no %s: without the run's validation scores no threshold can be frozen", scores)
+    return None
 
 
 def load_network(network: torch.nn.Module, path: str | Path, *, refuse_patients: Sequence[str] = ()) -> dict[str, Any]:
@@ -211,13 +229,14 @@ def load_network(network: torch.nn.Module, path: str | Path, *, refuse_patients:
     if seen:
         raise CheckpointError(
             f"checkpoint {str(path)!r} was trained or selected on {len(seen)} of the {len(refuse_patients)} patients "
-            "that are to be tested; remove them from the manifest, or give other ids where other people are meant"
+            "that are to be tested; remove them from the manifest, take the fold that it was trained on, or give other "
+            "ids where other people are meant"
         )
     try:
         getattr(network, "module", network).load_state_dict(content["network"])
     except RuntimeError as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} does not fit the network: {str(error).splitlines()[-1].strip()}; "
-            "give the width, head and image size that it was trained with"
+            "give the width and head that it was trained with (evaluate.json takes them from the checkpoint)"
         ) from error
     return content

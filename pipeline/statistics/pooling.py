@@ -17,12 +17,14 @@ _ATTACK = ("norm", "budget", "steps", "restarts")
 def pool_patients(scores: pd.DataFrame, within_breast: Pool = "mean", across_breasts: Pool = "max") -> pd.DataFrame:
     """Pool image logits into patient logits, separately under each attack.
 
-    The logits of a breast, (patient, laterality), are pooled first, then the breasts of the patient. Pooling acts on
-    logits; the sigmoid comes after. The pooling is not stated in the paper.
+    The logits of a breast in one examination, (patient, study, laterality), are pooled first, then these of the
+    patient: an earlier normal examination does not dilute a later cancer. Pooling acts on logits; the sigmoid comes
+    after. The pooling is not stated in the paper.
 
     Args:
         scores: One row per image and attack with the columns patient_id, laterality, patient_label, attack_id and
-            logit; if present, partition and fold are kept apart, and norm, budget, steps, restarts are carried along.
+            logit; if present, study_id tells examinations apart, partition and fold are kept apart, and norm, budget,
+            steps, restarts are carried along.
         within_breast: "mean" or "max" over the images of one breast.
         across_breasts: "mean" or "max" over the breasts of one patient.
 
@@ -47,7 +49,8 @@ def pool_patients(scores: pd.DataFrame, within_breast: Pool = "mean", across_bre
         return scores.reindex(columns=[*patient, "patient_label", "logit", "images", "breasts"])
 
     carried = {column: (column, "first") for column in _ATTACK if column in scores.columns}
-    breasts = scores.groupby([*patient, "laterality"], sort=True, observed=True).agg(
+    breast = [*patient, "study_id", "laterality"] if "study_id" in scores.columns else [*patient, "laterality"]
+    breasts = scores.groupby(breast, sort=True, observed=True, dropna=False).agg(
         patient_label=("patient_label", "first"), logit=("logit", within_breast), images=("logit", "size"), **carried
     )
     carried = {column: (column, "first") for column in carried}

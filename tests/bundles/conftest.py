@@ -20,10 +20,10 @@ SMALL = {
 }
 
 
-def workflow(root: Path, *overlays: str, workflow_type: str = "train", main: str = "train.json", **changes):
+def workflow(root: Path, *overlays: str, workflow_type: str = "train", main: str = "train.json", small=None, **changes):
     """The bundle with small settings, everything it writes below `root`."""
     places = {"dataset_dir": str(root / "phantoms"), "store_dir": str(root / "store"), "output_dir": str(root / "runs")}
-    settings = (SMALL | places if main == "train.json" else {}) | changes
+    settings = ((SMALL if small is None else small) | places if main == "train.json" else {}) | changes
     files = [str(BUNDLE / name) for name in (main, *overlays)]
     return ConfigWorkflow(config_file=files, workflow_type=workflow_type, logging_file=False, **settings)
 

@@ -75,6 +75,7 @@ def test_a_bad_manifest_is_refused_with_its_reason(root, data, tmp_path, change,
         ({"image_size": 16}, ["image_size", "32"]),
         ({"max_epochs": "many"}, ["max_epochs", "whole numbers"]),
         ({"learning_rate": -1.0}, ["learning_rate", "above 0"]),
+        ({"start_epoch": 3}, ["start_epoch", "from 1 to max_epochs"]),
         ({"fold": 7}, ["fold 7", "0, 1, 2, 3, 4"]),
         ({"budget": -0.1}, ["budget"]),
         ({"standard_ratio": 2}, ["standard_ratio", "0 (attacked only) to 1 (clean only)"]),
@@ -83,7 +84,8 @@ def test_a_bad_manifest_is_refused_with_its_reason(root, data, tmp_path, change,
     ids=[
         "no manifest", "misspelled key", "no weights", "amp on a CPU", "run name", "misspelled argument",
         "misspelled key of a group", "misspelled setting of phantoms", "batch of none", "image too small",
-        "epochs as a word", "negative learning rate", "fold", "negative budget", "ratio", "no checkpoint",
+        "epochs as a word", "negative learning rate",
+        "method after the end", "fold", "negative budget", "ratio", "no checkpoint",
     ],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused_with_what_is_allowed(trained, root, changes, words):

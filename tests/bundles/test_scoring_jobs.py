@@ -17,9 +17,18 @@ from pipeline.runs.errors import own_error
 
 from .conftest import SMALL, workflow
 
+FROM_CHECKPOINT = ("image_size", "network_def#width")
+
+
+def evaluation(root, **changes):
+    """The job of evaluate.json; the network's settings come from the checkpoint."""
+    return workflow(
+        root, "evaluate.json", small={k: v for k, v in SMALL.items() if k not in FROM_CHECKPOINT}, **changes
+    )
+
 
 def test_evaluate_gives_the_scores_of_the_run(trained, root):
-    job = workflow(root, "evaluate.json", run_name="trained")
+    job = evaluation(root, run_name="trained")
     job.initialize()
     job.run()
     again = pd.read_csv(root / "runs" / "trained-evaluation" / "scores.csv")
@@ -27,7 +36,7 @@ def test_evaluate_gives_the_scores_of_the_run(trained, root):
 
 
 def test_an_external_test_on_patients_of_the_training_is_refused(trained, root):
-    job = workflow(root, "evaluate.json", run_name="trained", external=True)
+    job = evaluation(root, run_name="trained", external=True)
     job.initialize()
     with pytest.raises(Exception) as caught:
         job.run()
@@ -43,17 +52,40 @@ def test_an_external_test_on_other_patients_is_reported(trained, root):
     manifest["patient_id"] = "other-" + manifest["patient_id"]
     table = source.with_name("renamed.csv")
     manifest.to_csv(table, index=False)
-    job = workflow(
-        root, "evaluate.json", run_name="trained", external=True, manifest=str(table), dataset_dir=str(source.parent),
-        weights="none",
+    job = evaluation(
+        root, run_name="trained", external=True, manifest=str(table), dataset_dir=str(source.parent)
     )  # fmt: skip
     job.initialize()
     job.run()
     folder = root / "runs" / "trained-external"
     scores, report = pd.read_csv(folder / "scores.csv"), json.loads((folder / "report.json").read_text())
-    assert set(scores["partition"]) == {"test"}
-    assert scores["patient_id"].nunique() == 20
-    assert "not estimable" in json.dumps(report) or "validation" in json.dumps(report["operating_points"])
+    tested, frozen = (scores[scores["partition"] == name] for name in ("test", "validation"))
+    assert tested["patient_id"].nunique() == 20
+    own = pd.read_csv(trained / "scores.csv").query("partition == 'validation'")
+    assert sorted(frozen["logit"]) == pytest.approx(sorted(own["logit"]))
+    trained_report = json.loads((trained / "report.json").read_text())
+    ours, theirs = ([t["value"] for t in r["operating_points"]["thresholds"]] for r in (report, trained_report))
+    assert None not in ours and ours == theirs
+    assert report["operating_points"]["thresholds"][0]["attacks"][0]["sensitivity"]["total"] == 10
+
+
+def test_an_image_size_other_than_the_checkpoints_is_refused(trained, root):
+    job = evaluation(root, run_name="trained", image_size=64)
+    with pytest.raises(Exception) as caught:
+        job.initialize()
+    assert "image_size comes from the checkpoint" in str(own_error(caught.value))
+
+
+def test_an_exam_without_a_usable_image_ends_with_an_error_after_the_reasons_are_written(trained, tmp_path):
+    (tmp_path / "exam").mkdir()
+    (tmp_path / "exam" / "letter.txt").write_text("Dear colleague")
+    result = CliRunner().invoke(
+        app, ["predict", str(tmp_path / "exam"), "--checkpoint", str(trained / "checkpoints/best.pt"), "--out",
+              str(tmp_path / "out")],
+    )  # fmt: skip
+    error = own_error(result.exception)
+    assert isinstance(error, ExamError) and "1 unreadable" in str(error)
+    assert json.loads((tmp_path / "out" / "exam.json").read_text())["refusals"][0]["code"] == "unreadable"
 
 
 def exam_of(trained, root, target):

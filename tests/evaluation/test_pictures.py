@@ -7,7 +7,7 @@ import torch
 from monai.transforms import Compose
 from PIL import Image
 
-from pipeline.evaluation.gallery import Gallery
+from pipeline.evaluation.gallery import Gallery, picture_stem
 from pipeline.evaluation.picture import Canvas
 from pipeline.imaging import (
     ApplyWindowd,
@@ -98,3 +98,9 @@ def test_patients_are_chosen_by_a_seeded_hash_and_breasts_by_their_score():
     assert {i["patient_id"] for s in range(8) for i in chosen(1, seed=s)} != set(people)
     assert len({item["patient_id"] for item in chosen(1, patients=3)}) == 3
     assert chosen(1, patients=0) == []
+
+
+def test_two_images_of_a_view_have_pictures_of_their_own_and_no_id_becomes_a_path():
+    items = [{"laterality": "L", "view": "CC", "image_id": name} for name in ("../site/p1/a.dcm", "../site/p1/b.dcm")]
+    stems = {picture_stem(item) for item in items}
+    assert len(stems) == 2 and all(stem.startswith("L_CC_") and "/" not in stem for stem in stems)

@@ -147,6 +147,21 @@ def test_initial_weights_are_loaded_and_the_run_starts_at_epoch_one(tmp_path: Pa
     assert started[0][0] == 1 and torch.equal(started[0][1], first.network.features[28].weight)
 
 
+def test_initial_weights_that_have_seen_a_test_patient_are_refused(tmp_path: Path) -> None:
+    first = Training(tmp_path / "first", epochs=1, training_patients=["a", "b"]).run()
+    start = str(first.checkpoints.best)
+    with pytest.raises(CheckpointError, match="trained or selected on 1 of the 2 patients"):
+        Training(tmp_path / "second", epochs=1, initial_weights=start, test_patients=["b", "c"]).run()
+
+
+def test_a_checkpoint_knows_the_patients_of_its_initial_weights_too(tmp_path: Path) -> None:
+    first = Training(tmp_path / "first", epochs=1, training_patients=["a", "b"]).run()
+    settings = {"initial_weights": str(first.checkpoints.best), "training_patients": ["c"], "test_patients": ["d"]}
+    Training(tmp_path / "second", epochs=1, **settings).run()
+    second = Training(tmp_path / "second", epochs=2, resume=True, **settings).run()
+    assert load_checkpoint(second.checkpoints.best)["training_patients"] == ["a", "b", "c"]
+
+
 def test_a_crash_while_saving_leaves_the_previous_file_whole(tmp_path: Path, monkeypatch) -> None:
     target = tmp_path / "latest.pt"
     save_atomically({"format": 1, "network": {"w": torch.ones(2)}}, target)
@@ -250,7 +265,7 @@ def test_best_is_the_last_epoch_with_the_highest_metric(tmp_path: Path, values: 
 def test_without_a_metric_that_is_a_number_there_is_no_best(tmp_path: Path) -> None:
     checkpoints = track(tmp_path, [math.nan, None])
     assert checkpoints.latest.is_file()
-    with pytest.raises(CheckpointError, match=r"best\.pt: no epoch had a validation metric"):
+    with pytest.raises(CheckpointError, match=r"no epoch from 1 .start_epoch. on had a validation metric"):
         checkpoints.load_best()
 
 

@@ -54,6 +54,9 @@ def _method(config: dict[str, Any]) -> str | None:
         words = f"dual adversarial training (share of standard images {ratio:g})"
     if isinstance(weight, (int, float)) and weight > 0:
         words += f" with robust feature learning, ARFL (weight {weight:g})"
+    start = config.get("start_epoch")
+    if isinstance(start, int) and start > 1 and not (ratio == 1 and not weight):
+        words = f"{start - 1} epochs of standard training, then {words}"
     return words
 
 

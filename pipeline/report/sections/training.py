@@ -10,7 +10,7 @@ from pipeline.report.plain import plain, section
 from pipeline.report.run_files import RunFiles
 
 DEAD_LIMIT = 0.95
-"""Above this share of dead positions after the ReLU the feature map carries almost nothing (METHODS, ARFL)."""
+"""Above this share of channels without a positive position the feature map carries almost nothing."""
 
 
 def history(files: RunFiles) -> dict[str, Any]:
