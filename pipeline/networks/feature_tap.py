@@ -45,6 +45,8 @@ class FeatureTap:
             self._features = output
             self._version = output._version  # autograd's count of in-place writes
 
+    _record.in_training_only = True  # type: ignore[attr-defined]  # the frozen engine may pass the layer by otherwise
+
     def take(self) -> Tensor:
         """Return the map of the last training forward and forget it, so that no graph outlives its step.
 

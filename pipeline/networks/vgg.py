@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.freezing import freeze_except
+from pipeline.networks.frozen import FrozenEngine
 from pipeline.networks.weights import CHOICES, WeightsError, load_features, read_vgg16_features
 
 # Configuration D of Simonyan and Zisserman (2015): channels of the convolutions, "M" a 2 x 2 maximum pooling.
@@ -59,6 +60,7 @@ class VGG16(nn.Module):
         head: "vgg", the paper's two layers of 4,096 (119 million parameters), or "compact", global average and
             maximum pooling with one hidden layer of 256 x `width` (ours, for small machines).
         dropout: in the head.
+        engine: run layers that get no weight gradient by `FrozenEngine`, on the CPU.
 
     Raises:
         ValueError: unknown head or trainable name, or a width that leaves no channel.
@@ -71,6 +73,7 @@ class VGG16(nn.Module):
         width: float = 1.0,
         head: Literal["vgg", "compact"] = "vgg",
         dropout: float = 0.5,
+        engine: bool = True,
     ) -> None:
         super().__init__()
         if width <= 0 or round(64 * width) < 1:
@@ -104,9 +107,25 @@ class VGG16(nn.Module):
             raise ValueError(f"head {head!r} is unknown; allowed are 'vgg' and 'compact'")
         self.apply(_initialise)
         self.frozen = freeze_except(self, trainable)
+        self.engine = FrozenEngine(self.normalise.mean, self.normalise.std, self.features) if engine else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.features(self.normalise(images))))
+        if torch.jit.is_scripting() or self.engine is None:
+            features = self.features(self.normalise(images))
+        else:
+            features = self._fast_features(images)
+        return self.classifier(self.pool(features))
+
+    @torch.jit.unused
+    def _fast_features(self, images: Tensor) -> Tensor:
+        assert self.engine is not None
+        end = self.engine.prefix(images)
+        if end == 0:
+            return self.features(self.normalise(images))
+        maps = self.engine(images, end)
+        for module in list(self.features)[end:]:
+            maps = module(maps)
+        return maps
 
     def train(self, mode: bool = True) -> VGG16:
         """Set train mode, leaving frozen layers in eval mode."""
@@ -123,6 +142,7 @@ def vgg16(
     width: float = 1.0,
     head: Literal["vgg", "compact"] = "vgg",
     dropout: float = 0.5,
+    engine: bool = True,
     seed: int = 0,
 ) -> VGG16:
     """Build a `VGG16` and load its convolutions.
@@ -133,6 +153,7 @@ def vgg16(
         width: see `VGG16`.
         head: see `VGG16`.
         dropout: see `VGG16`.
+        engine: see `VGG16`.
         seed: seed of the random initialisation; the global random state is left as it was.
 
     Raises:
@@ -147,7 +168,7 @@ def vgg16(
         features = read_vgg16_features(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = VGG16(trainable=trainable, width=width, head=head, dropout=dropout)
+        network = VGG16(trainable=trainable, width=width, head=head, dropout=dropout, engine=engine)
     if features is not None:
         load_features(network, features, source=repr(str(weights)))
         network.pretrained = True
