@@ -94,10 +94,16 @@ class Cohort:
             for row, label in zip(rows.itertuples(index=False), labels, strict=True)
         ]
 
-    def patient_digests(self, *partitions: str) -> list[str]:
-        """SHA-256 of the patients' ids of some partitions, sorted: lets another cohort be checked for overlap."""
+    def digests(self, *partitions: str) -> list[str]:
+        """Digests of the patients (of their ids) and of the prepared images of some partitions, sorted.
+
+        They let another cohort be checked for overlap. An image is known again under another patient's id, as long as
+        its file and the preparation are the same.
+        """
         rows = self.table[self.table["partition"].isin(partitions)]
-        return sorted(hashlib.sha256(name.encode()).hexdigest() for name in rows["patient_id"].unique())
+        patients = (f"patient:{hashlib.sha256(name.encode()).hexdigest()}" for name in rows["patient_id"].unique())
+        images = (f"image:{Path(path).stem.partition('.')[0]}" for path in rows["prepared"])
+        return sorted({*patients, *images})
 
     def save(self, run_dir: str | Path) -> None:
         """Write cohort.csv, rejects.csv and flow.json into a run directory.
@@ -238,7 +244,7 @@ def _loss_note(rejects: pd.DataFrame, lost: list[str]) -> str:
 def _counts(rows: pd.DataFrame, note: str = "") -> dict[str, Any]:
     people = rows.drop_duplicates("patient_id")
     malignant = int((people["patient_label"] == 1).sum())
-    classes = f"{malignant} patients malignant, {len(people) - malignant} benign or negative"
+    classes = f"patients: {malignant} malignant, {len(people) - malignant} benign or negative"
     return {"files": len(rows), "patients": len(people), "note": f"{classes}; {note}" if note else classes}
 
 

@@ -91,7 +91,7 @@ COLUMNS: tuple[Column, ...] = (
         True,
         "the patient: 1 if any breast is malignant, else 0",
         "0 or 1",
-        (pa.Check.isin(BINARY, error="is not 0 or 1"),),
+        (pa.Check.isin(BINARY, error="is empty or not 0 or 1"),),
     ),
     Column("group_id", False, "patients that must stay together", "any text; empty means patient_id"),
     Column("study_id", False, "pseudonym of the examination", "any text or empty"),

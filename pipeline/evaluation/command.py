@@ -38,7 +38,11 @@ def predict(
     content = json.loads((out / "exam.json").read_text(encoding="utf-8"))
     for row in content["scores"]:
         name = " ".join(str(row[key]) for key in ("level", "laterality", "view", "image_id") if row[key] is not None)
-        typer.echo(f"{name:40}  probability {row['probability']:.3f}  logit {row['logit']:+.3f}")
+        typer.echo(f"{name:40}  score {row['probability']:.3f}  logit {row['logit']:+.3f}")
+    typer.echo(
+        "A score is the sigmoid of a logit, not a calibrated risk; the training run's report holds the threshold that "
+        "was frozen on its validation patients."
+    )
     if content["missing_views"]:
         typer.echo(f"missing views: {', '.join(content['missing_views'])}")
     for refusal in content["refusals"]:

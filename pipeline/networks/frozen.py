@@ -299,7 +299,6 @@ def clear_outside(keep: Tensor, source: Maps, pool: bool) -> None:
         keep[:, :, -1, :, column:] = False
 
 
-
 class FrozenEngine:
     """Runs the frozen part of `features(normalise(images))` fast; what it cannot run it leaves to the modules.
 
@@ -525,9 +524,7 @@ class _Pass(torch.autograd.Function):
                 for number in range(first, last):
                     inside = number + 1 < last
                     size = images_part.stop - images_part.start
-                    target = (
-                        walk.maps(f"part {number % 2}", number + 1, size) if inside else behind.part(images_part)
-                    )
+                    target = walk.maps(f"part {number % 2}", number + 1, size) if inside else behind.part(images_part)
                     kernel = walk.kernels[number]
                     keep = keeps[number][images_part] if keeping else None
                     kernel.forward(source, target, layers[number].pool, keep, walk.scratch)

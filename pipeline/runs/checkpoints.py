@@ -79,9 +79,9 @@ class Checkpoints:
         start_epoch: first epoch that may become the best; set it to the method's, if the method starts late.
         resume: continue from `latest.pt`; without that file the run starts from the beginning, which is said.
         initial_weights: a checkpoint of this package whose network the run starts from; None for none.
-        training_patients: digests of the patients that this network has seen, kept in the file together with those
+        trained_on: digests of the patients and images that this network has seen, kept in the file together with those
             of `initial_weights`, so that an external test can refuse them.
-        test_patients: digests of the patients that will be tested; initial weights that have seen one are refused.
+        refuse: digests of the patients and images that will be tested; initial weights that have seen one are refused.
         model: plain values from which the network and its preprocessing can be built again (`predict` needs them).
 
     Raises:
@@ -97,8 +97,8 @@ class Checkpoints:
         validator: Engine | None = None,
         resume: bool = False,
         initial_weights: str | None = None,
-        training_patients: Sequence[str] = (),
-        test_patients: Sequence[str] = (),
+        trained_on: Sequence[str] = (),
+        refuse: Sequence[str] = (),
         model: Mapping[str, Any] | None = None,
         start_epoch: int = 1,
     ) -> None:
@@ -106,8 +106,8 @@ class Checkpoints:
         self.network = getattr(network, "module", network)
         self.optimizer = optimizer
         self.validator = validator
-        self.training_patients = sorted(set(training_patients))
-        self.test_patients = list(test_patients)
+        self.trained_on = sorted(set(trained_on))
+        self.refuse = list(refuse)
         self.model = json.loads(json.dumps(dict(model or {})))
         self.resume = resume
         self.initial_weights = initial_weights
@@ -134,8 +134,8 @@ class Checkpoints:
             if self.resume:
                 logger.info("resume: %s does not exist; the run starts from its first epoch", self.latest)
             if self.initial_weights is not None:
-                content = load_network(self.network, self.initial_weights, refuse_patients=self.test_patients)
-                self._add_patients(content)
+                content = load_network(self.network, self.initial_weights, refuse=self.refuse)
+                self._add_digests(content)
 
     def _restore(self, engine: Engine) -> None:
         content = load_checkpoint(self.latest, map_location="cpu")
@@ -151,11 +151,11 @@ class Checkpoints:
         engine.state.iteration = content["iteration"]
         self.best_metric = content["best_metric"]
         self.best_epoch = content["best_epoch"]
-        self._add_patients(content)
+        self._add_digests(content)
         logger.info("resumed after epoch %d from %s", content["epoch"], self.latest)
 
-    def _add_patients(self, content: Mapping[str, Any]) -> None:
-        self.training_patients = sorted({*self.training_patients, *content["training_patients"]})
+    def _add_digests(self, content: Mapping[str, Any]) -> None:
+        self.trained_on = sorted({*self.trained_on, *content["trained_on"]})
 
     def _metric(self, engine: Engine) -> float:
         if self.validator is None:
@@ -183,7 +183,7 @@ class Checkpoints:
             "best_epoch": self.best_epoch,
             "model": self.model,
             "handlers": {name: held.state_dict() for name, held in _STATEFUL.get(engine, {}).items()},
-            "training_patients": self.training_patients,
+            "trained_on": self.trained_on,
         }
         if better:
             save_atomically(shared, self.best)
@@ -212,25 +212,26 @@ def scores_beside(checkpoint: str | Path) -> str | None:
     return None
 
 
-def load_network(network: torch.nn.Module, path: str | Path, *, refuse_patients: Sequence[str] = ()) -> dict[str, Any]:
+def load_network(network: torch.nn.Module, path: str | Path, *, refuse: Sequence[str] = ()) -> dict[str, Any]:
     """Load a checkpoint's network in place, strictly, and return the checkpoint.
 
     Args:
         network: receives the weights.
         path: the checkpoint.
-        refuse_patients: digests of patients that are about to be tested; if the network was trained or selected on
-            one of them, it is refused.
+        refuse: digests ("patient:..." and "image:...") of what is about to be tested; a network that was trained or
+            selected on any of it is refused.
 
     Raises:
         CheckpointError: it does not fit, or has seen a test patient.
     """
     content = load_checkpoint(path)
-    seen = set(content.get("training_patients", ())) & set(refuse_patients)
+    seen = set(content["trained_on"]) & set(refuse)
     if seen:
+        patients, images = (sum(name.startswith(kind) for name in seen) for kind in ("patient:", "image:"))
         raise CheckpointError(
-            f"checkpoint {str(path)!r} was trained or selected on {len(seen)} of the {len(refuse_patients)} patients "
-            "that are to be tested; remove them from the manifest, take the fold that it was trained on, or give other "
-            "ids where other people are meant"
+            f"checkpoint {str(path)!r} was trained or selected on {patients} of the patients and {images} of the "
+            "images that are to be tested; remove them from the manifest, take the fold that it was trained on, or "
+            "give other ids where other people are meant"
         )
     try:
         getattr(network, "module", network).load_state_dict(content["network"])

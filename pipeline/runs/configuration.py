@@ -73,7 +73,7 @@ def check_configuration(bundle_root: str | Path | None = None, *, rules: dict[st
         if path not in known
     ]
     scalars = sorted(k for k in known & configuration.keys() if not isinstance(configuration[k], dict | list))
-    allowed = f". Scalars that can be set: {', '.join(scalars)}" if problems else ""
+    allowed = f"\nScalars that can be set: {', '.join(scalars)}" if problems else ""
     problems += _unknown_arguments(configuration, parser)
     problems += [message for message, holds in (rules or {}).items() if not holds]
     if problems:

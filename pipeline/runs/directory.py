@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import sys
 import time
 from importlib import metadata
@@ -91,7 +92,7 @@ class RunDirectory:
 
                     versions[package] = __version__
         content = {
-            "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
+            "command": _command(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
             "duration_s": round(now - started, 1),
@@ -101,3 +102,13 @@ class RunDirectory:
         target = self.path / "provenance.json"
         write_atomically(target, json.dumps(content, indent=2, default=str))
         return target
+
+
+def _command() -> str:
+    """The command line as a shell takes it, without the machine's paths of Python and of the module."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        package = program.parent.name
+        name = "monai.bundle" if package == "bundle" else package
+        return shlex.join(["python", "-m", name, *sys.argv[1:]])
+    return shlex.join([program.name, *sys.argv[1:]])

@@ -45,6 +45,22 @@ def test_an_external_test_on_patients_of_the_training_is_refused(trained, root):
     assert "remove them from the manifest" in str(error)
 
 
+def test_the_training_images_under_other_ids_are_refused_in_an_external_test(trained, root):
+    source = phantom_manifest(SMALL["phantom"], default_dir=root / "phantoms", progress=False)
+    manifest = pd.read_csv(source, dtype=str)
+    manifest["patient_id"] = "other-" + manifest["patient_id"]
+    table = source.with_name("renamed.csv")
+    manifest.to_csv(table, index=False)
+    job = evaluation(root, run_name="trained", external=True, manifest=str(table), dataset_dir=str(source.parent))
+    job.initialize()
+    with pytest.raises(Exception) as caught:
+        job.run()
+    error = own_error(caught.value)
+    seen = pd.read_csv(trained / "cohort.csv")["partition"].isin(["training", "validation"]).sum()
+    assert isinstance(error, CheckpointError)
+    assert f"0 of the patients and {seen} of the images" in str(error)
+
+
 def test_an_external_test_on_other_patients_is_reported(trained, root):
     others = root / "others"
     source = phantom_manifest(SMALL["phantom"] | {"seed": 7}, default_dir=others, progress=False)

@@ -148,18 +148,20 @@ def test_initial_weights_are_loaded_and_the_run_starts_at_epoch_one(tmp_path: Pa
 
 
 def test_initial_weights_that_have_seen_a_test_patient_are_refused(tmp_path: Path) -> None:
-    first = Training(tmp_path / "first", epochs=1, training_patients=["a", "b"]).run()
+    first = Training(tmp_path / "first", epochs=1, trained_on=["image:1", "patient:a", "patient:b"]).run()
     start = str(first.checkpoints.best)
-    with pytest.raises(CheckpointError, match="trained or selected on 1 of the 2 patients"):
-        Training(tmp_path / "second", epochs=1, initial_weights=start, test_patients=["b", "c"]).run()
+    with pytest.raises(CheckpointError, match="trained or selected on 1 of the patients and 1 of the images"):
+        Training(
+            tmp_path / "second", epochs=1, initial_weights=start, refuse=["image:1", "patient:b", "patient:c"]
+        ).run()
 
 
 def test_a_checkpoint_knows_the_patients_of_its_initial_weights_too(tmp_path: Path) -> None:
-    first = Training(tmp_path / "first", epochs=1, training_patients=["a", "b"]).run()
-    settings = {"initial_weights": str(first.checkpoints.best), "training_patients": ["c"], "test_patients": ["d"]}
+    first = Training(tmp_path / "first", epochs=1, trained_on=["image:1", "patient:a", "patient:b"]).run()
+    settings = {"initial_weights": str(first.checkpoints.best), "trained_on": ["patient:c"], "refuse": ["patient:d"]}
     Training(tmp_path / "second", epochs=1, **settings).run()
     second = Training(tmp_path / "second", epochs=2, resume=True, **settings).run()
-    assert load_checkpoint(second.checkpoints.best)["training_patients"] == ["a", "b", "c"]
+    assert load_checkpoint(second.checkpoints.best)["trained_on"] == ["image:1", "patient:a", "patient:b", "patient:c"]
 
 
 def test_a_crash_while_saving_leaves_the_previous_file_whole(tmp_path: Path, monkeypatch) -> None:
