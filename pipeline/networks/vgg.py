@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.networks.freezing import freeze_except
 from pipeline.networks.frozen import FrozenEngine
+from pipeline.networks.pooled_linear import PooledLinear
 from pipeline.networks.weights import CHOICES, WeightsError, load_features, read_vgg16_features
 
 # Configuration D of Simonyan and Zisserman (2015): channels of the convolutions, "M" a 2 x 2 maximum pooling.
@@ -91,7 +92,8 @@ class VGG16(nn.Module):
         last = round(512 * width)
         if head == "vgg":
             hidden = round(4096 * width)
-            self.pool: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(1))
+            pool = nn.AdaptiveAvgPool2d((7, 7))
+            self.pool: nn.Module = nn.Sequential(pool, nn.Flatten(1))
             self.classifier = nn.Sequential(
                 nn.Linear(last * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
                 nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
@@ -108,24 +110,28 @@ class VGG16(nn.Module):
         self.apply(_initialise)
         self.frozen = freeze_except(self, trainable)
         self.engine = FrozenEngine(self.normalise.mean, self.normalise.std, self.features) if engine else None
+        self.first_linear = PooledLinear(pool, self.classifier[0]) if engine and head == "vgg" else None
 
     def forward(self, images: Tensor) -> Tensor:
         if torch.jit.is_scripting() or self.engine is None:
-            features = self.features(self.normalise(images))
-        else:
-            features = self._fast_features(images)
-        return self.classifier(self.pool(features))
+            return self.classifier(self.pool(self.features(self.normalise(images))))
+        return self._fast(images)
 
     @torch.jit.unused
-    def _fast_features(self, images: Tensor) -> Tensor:
+    def _fast(self, images: Tensor) -> Tensor:
         assert self.engine is not None
         end = self.engine.prefix(images)
         if end == 0:
-            return self.features(self.normalise(images))
+            return self.classifier(self.pool(self.features(self.normalise(images))))
         maps = self.engine(images, end)
         for module in list(self.features)[end:]:
             maps = module(maps)
-        return maps
+        if self.first_linear is None or not self.first_linear.usable(maps):
+            return self.classifier(self.pool(maps))
+        logits = self.first_linear(maps)
+        for module in list(self.classifier)[1:]:
+            logits = module(logits)
+        return logits
 
     def train(self, mode: bool = True) -> VGG16:
         """Set train mode, leaving frozen layers in eval mode."""

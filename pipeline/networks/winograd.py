@@ -1,7 +1,7 @@
-"""Winograd's minimal filtering F(4 x 4, 3 x 3) as batched matrix products (Winograd 1980; Lavin and Gray 2016).
+"""Winograd's minimal filtering F(4 x 4, 3 x 3) as batched matrix products (Lavin and Gray, CVPR 2016).
 
-A 3 x 3 convolution of stride 1 computes each 4 x 4 tile of outputs from a 6 x 6 tile of inputs with 36 products per pair of
-channels instead of 144. Filters are transformed once; a tile then goes through three matrix products:
+A 3 x 3 convolution of stride 1 computes each 4 x 4 tile of outputs from a 6 x 6 tile of inputs with 36 products per
+pair of channels instead of 144. Filters are transformed once; a tile then goes through three matrix products:
 ``output = A' [(G g G') * (B' d B)] A``, with the product in the middle summed over input channels.
 """
 
@@ -142,7 +142,11 @@ def tile_chunks(images: int, rows: int, columns: int, limit: int) -> Iterator[tu
 
 
 def overlapping_tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
-    """6 x 6 tiles at distance 4 of maps (n, >= 4 rows + 2, >= 4 columns + 2, C), as a view (n, rows, columns, 6, 6, C)."""
+    """6 x 6 tiles at distance 4 of maps (n, >= 4 rows + 2, >= 4 columns + 2, C).
+
+    Returns:
+        View (n, rows, columns, 6, 6, C).
+    """
     n, _, _, channels = padded.shape
     image, row, column, channel = padded.stride()
     shape = (n, rows, columns, INPUT_TILE, INPUT_TILE, channels)
@@ -167,10 +171,12 @@ def add_overlapping(tiles: Tensor, padded: Tensor, first_row: int) -> None:
     _, rows, columns, _, _, _ = tiles.shape
     here = padded[:, TILE * first_row :]
     distinct_tiles(here, rows, columns).copy_(tiles[:, :, :, :TILE, :TILE])
-    below, right, corner = here[:, TILE:], here[:, :, TILE:], here[:, TILE:, TILE:]
+    last = slice(TILE, INPUT_TILE)
     for part, source in (
-        (below, tiles[:, :, :, TILE:, :TILE]), (right, tiles[:, :, :, :TILE, TILE:]), (corner, tiles[:, :, :, TILE:, TILE:]),
-    ):  # fmt: skip
+        (here[:, TILE:], tiles[:, :, :, last, :TILE]),
+        (here[:, :, TILE:], tiles[:, :, :, :TILE, last]),
+        (here[:, TILE:, TILE:], tiles[:, :, :, last, last]),
+    ):
         n, _, _, height, width, channels = source.shape
         image, row, column, channel = part.stride()
         view = part.as_strided(

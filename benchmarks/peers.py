@@ -1,0 +1,159 @@
+"""PGD as four other tools write it, on the same network, images, start, steps and budget as ours."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.attacks import PGD
+from pipeline.networks import VGG16, vgg16
+
+BUDGET = 0.01
+STEPS = 7
+
+
+@dataclass
+class Setting:
+    """One row of the benchmark.
+
+    `images` (N, 1, H, W) already hold the uniform noise of a random start, which every contender then starts from
+    without another. So all walk the same path, and no two neighbours are equal: where they are (a blank background),
+    the gradient of a maximum pooling is any of several, and implementations differ.
+    """
+
+    network: VGG16
+    images: Tensor
+    labels: Tensor
+    step_size: float = 2.5 * BUDGET / STEPS
+
+    @property
+    def plain(self) -> VGG16:
+        """The same network, sharing its weights, without the engine."""
+        plain = copy.copy(self.network)
+        plain.engine = None
+        return plain
+
+
+def setting(size: int, batch: int, *, weights: str = "none", images: str | None = None, seed: int = 0) -> Setting:
+    """Build network and images.
+
+    Args:
+        size: pixels of a side.
+        batch: number of images.
+        weights: as in `vgg16`.
+        images: folder of PNG or JPEG files, searched with its subfolders; None makes noise with the power-law
+            spectrum of mammograms (exponent 3).
+        seed: of weights, noise and labels.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    network = vgg16(weights=weights, seed=seed).eval()
+    pictures = _spectral_noise(size, batch, seed) if images is None else _read(images, size, batch)
+    pictures = pictures + BUDGET * (2 * torch.rand(pictures.shape, generator=generator) - 1)
+    labels = torch.arange(batch) % 2
+    return Setting(network, pictures.clamp(0, 1), labels)
+
+
+def contenders(names: list[str] | None = None) -> dict[str, Callable[[Setting], Tensor]]:
+    """Attack functions by name; ours first."""
+    known = {"ours": ours, "torchattacks": torchattacks, "foolbox": foolbox, "art": art, "plain loop": plain_loop}
+    return known if names is None else {name: known[name] for name in names}
+
+
+class TwoLogits(nn.Module):
+    """Logits [0, z], as libraries for many classes need them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logit = self.network(images)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+
+
+def ours(setting: Setting) -> Tensor:
+    attack = PGD(budget=BUDGET, steps=STEPS, random_start=False)
+    return attack(setting.network, setting.images, setting.labels)
+
+
+def torchattacks(setting: Setting) -> Tensor:
+    from torchattacks import PGD as Peer
+
+    attack = Peer(TwoLogits(setting.plain).eval(), eps=BUDGET, alpha=setting.step_size, steps=STEPS, random_start=False)
+    return attack(setting.images, setting.labels)
+
+
+def foolbox(setting: Setting) -> Tensor:
+    from foolbox import PyTorchModel
+    from foolbox.attacks import LinfPGD
+
+    model = PyTorchModel(TwoLogits(setting.plain).eval(), bounds=(0, 1), device="cpu")
+    attack = LinfPGD(abs_stepsize=setting.step_size, steps=STEPS, random_start=False)
+    # `run` is the attack itself; calling the object adds a forward pass that counts successes.
+    return attack.run(model, setting.images, setting.labels, epsilon=BUDGET)
+
+
+def art(setting: Setting) -> Tensor:
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(
+        TwoLogits(setting.plain).eval(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(setting.images.shape[1:]),
+        nb_classes=2,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = ProjectedGradientDescentPyTorch(
+        classifier,
+        eps=BUDGET,
+        eps_step=setting.step_size,
+        max_iter=STEPS,
+        batch_size=len(setting.images),
+        verbose=False,
+    )
+    return torch.from_numpy(attack.generate(setting.images.numpy(), np.eye(2)[setting.labels.numpy()]))
+
+
+def plain_loop(setting: Setting) -> Tensor:
+    """As a MONAI user writes it: binary cross-entropy and `backward()`, parameter gradients included."""
+    network, images = setting.plain, setting.images
+    loss_function = nn.BCEWithLogitsLoss()
+    labels = setting.labels.float()[:, None]
+    adversarial = images.clone()
+    for _ in range(STEPS):
+        adversarial.requires_grad_(True)
+        network.zero_grad()
+        loss_function(network(adversarial), labels).backward()
+        moved = adversarial.detach() + setting.step_size * adversarial.grad.sign()
+        adversarial = images + (moved - images).clamp(-BUDGET, BUDGET)
+        adversarial = adversarial.clamp(0, 1).detach()
+    network.zero_grad()
+    return adversarial
+
+
+def _spectral_noise(size: int, batch: int, seed: int) -> Tensor:
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(generator.standard_normal((batch, size, size))) * frequency**-1.5
+    values = np.fft.irfft2(spectrum, s=(size, size))
+    values = 0.5 + 0.15 * values / values.std(axis=(1, 2), keepdims=True)
+    return torch.from_numpy(values.clip(0, 1)).float()[:, None]
+
+
+def _read(folder: str, size: int, batch: int) -> Tensor:
+    from PIL import Image
+
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if len(paths) < batch:
+        raise SystemExit(f"{folder} holds {len(paths)} images; {batch} are needed")
+    pictures = [Image.open(path).convert("L").resize((size, size)) for path in paths[:batch]]
+    return torch.stack([torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None] for picture in pictures])
