@@ -9,9 +9,9 @@ a loop of direct convolutions costs at least 14. The largest resident memory is 
 each contender: what its attack adds to the process that holds the network and the images.
 
 Before any time is printed, all contenders must reach the same margins: the mean change of margin over the batch within
-5%. It cannot be less at a budget of 0.01. Sign steps there are chaotic: one sign of a vanishing gradient that rounds the
-other way leads to another path, and the plain network in float32 ends up to 15% from itself in float64 on single images
-(1.5% in the mean), as far as the engine does. At 0.001 both agree within 1% of the median image.
+5%. It cannot be much less at a budget of 0.01. Sign steps there are chaotic: one sign of a vanishing gradient that
+rounds the other way leads to another path, and the plain network in float32 ends up to 15% from itself in float64 on
+single images (1.5% in the mean of 16), as far as the engine does.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks.mode import attack_mode
 from pipeline.attacks.objectives import margin
+from pipeline.attacks.parts import images_per_part
 from pipeline.attacks.shapes import as_labels, as_logit, per_image, start_noise
 
 Score = Callable[[Tensor], Tensor]
@@ -109,9 +110,12 @@ class PGD:
         random_start: uniform start (not stated in the paper).
         amp_dtype: run the network under autocast to this type, e.g. "bfloat16"; image and perturbation stay as they
             are. None runs without autocast: attacks run outside the engine's autocast.
+        memory_gib: what the attack may keep between forward and backward; a batch that needs more goes through in
+            parts, whose size is found by one forward pass of one image. The start is drawn for the whole batch, so
+            that the parts change a gradient by rounding at most. None takes every batch as a whole.
 
     Raises:
-        ValueError: negative budget, no step, bounds out of order.
+        ValueError: negative budget, no step, bounds out of order, no memory.
     """
 
     name = "pgd"
@@ -126,6 +130,7 @@ class PGD:
         bounds: tuple[float, float] = (0.0, 1.0),
         random_start: bool = True,
         amp_dtype: str | None = None,
+        memory_gib: float | None = None,
     ) -> None:
         if budget < 0:
             raise ValueError(f"budget is {budget}; allowed are numbers from 0 on, in units of the images")
@@ -133,12 +138,15 @@ class PGD:
             raise ValueError(f"steps is {steps}; at least 1 is needed")
         if not bounds[0] < bounds[1]:
             raise ValueError(f"bounds are {tuple(bounds)}; the first must be below the second")
+        if memory_gib is not None and not memory_gib > 0:
+            raise ValueError(f"memory_gib is {memory_gib}; allowed are numbers above 0, or None for no limit")
         self.budget = float(budget)
         self.steps = int(steps)
         self.step_size = 2.5 * self.budget / self.steps if step_size is None else float(step_size)
         self.bounds = (float(bounds[0]), float(bounds[1]))
         self.random_start = random_start
         self.amp_dtype = None if amp_dtype is None else getattr(torch, amp_dtype)
+        self.memory_gib = memory_gib
         self.restarts = 1
 
     @property
@@ -171,14 +179,24 @@ class PGD:
                 with torch.autocast(candidates.device.type, dtype=self.amp_dtype):
                     return module(candidates)
 
-            return pgd(
-                score,
-                images,
-                labels,
-                budget=self.budget,
-                steps=self.steps,
-                step_size=self.step_size,
-                bounds=self.bounds,
-                random_start=self.random_start,
-                noise=noise,
-            )
+            images = images.detach().as_subclass(Tensor)
+            labels = as_labels(labels, len(images))
+            step = max(1, len(images))
+            if self.memory_gib is not None and len(images) > 1:
+                step = images_per_part(module, score, images, self.memory_gib)
+            starts = [None] * len(images) if noise is None else noise.split(step)
+            parts = [
+                pgd(
+                    score,
+                    part,
+                    part_labels,
+                    budget=self.budget,
+                    steps=self.steps,
+                    step_size=self.step_size,
+                    bounds=self.bounds,
+                    random_start=self.random_start,
+                    noise=start,
+                )
+                for part, part_labels, start in zip(images.split(step), labels.split(step), starts, strict=False)
+            ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

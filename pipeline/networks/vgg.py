@@ -113,15 +113,14 @@ class VGG16(nn.Module):
         self.first_linear = PooledLinear(pool, self.classifier[0]) if engine and head == "vgg" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        if torch.jit.is_scripting() or self.engine is None:
-            return self.classifier(self.pool(self.features(self.normalise(images))))
-        return self._fast(images)
+        if not torch.jit.is_scripting():
+            return self._fast(images)
+        return self.classifier(self.pool(self.features(self.normalise(images))))
 
     @torch.jit.unused
     def _fast(self, images: Tensor) -> Tensor:
-        assert self.engine is not None
-        end = self.engine.prefix(images)
-        if end == 0:
+        end = 0 if self.engine is None else self.engine.prefix(images)
+        if self.engine is None or end == 0:
             return self.classifier(self.pool(self.features(self.normalise(images))))
         maps = self.engine(images, end)
         for module in list(self.features)[end:]:
