@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.networks.feature_cache import FeatureCache
 from pipeline.networks.kernels import DirectKernel, GreyKernel, Kernel, Maps, WinogradKernel
 from pipeline.networks.winograd import Scratch
 
@@ -45,9 +46,11 @@ class FrozenEngine:
         mean: of the images, subtracted before the first layer.
         std: by which they are divided.
         features: chain of 3 x 3 convolutions, ReLUs and 2 x 2 maximum poolings, as VGG16 has it.
+        cache_gib: memory for maps behind the untrained layers, for images that come again without an attack.
     """
 
-    def __init__(self, mean: float, std: float, features: nn.Sequential) -> None:
+    def __init__(self, mean: float, std: float, features: nn.Sequential, *, cache_gib: float = 0.0) -> None:
+        self.cache = FeatureCache(cache_gib)
         self.mean = mean
         self.std = std
         self.features = features
@@ -56,7 +59,13 @@ class FrozenEngine:
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"mean": self.mean, "std": self.std, "features": self.features, "layers": self.layers}
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "features": self.features,
+            "layers": self.layers,
+            "cache": self.cache,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -78,6 +87,9 @@ class FrozenEngine:
         if not usable:
             return 0
         layers = self._active()
+        if self._caches(images):
+            # Up to the first layer that is trained, even where no gradient is asked for now: the maps there stay.
+            layers = [layer for layer in layers if not _trained(layer)]
         height, width = images.shape[2:]
         for number, layer in enumerate(layers):
             if layer.pool:
@@ -95,10 +107,12 @@ class FrozenEngine:
         learning = torch.is_grad_enabled()
         active: list[Layer] = []
         for layer in self.layers:
-            weights = layer.conv.weight, layer.conv.bias
-            trained = learning and any(weight is not None and weight.requires_grad for weight in weights)
-            fits = all(weight is None or weight.dtype == torch.float32 for weight in weights)
-            if trained or not fits or any(_watched(module) for module in modules[layer.index : layer.end]):
+            fits = layer.conv.weight.dtype == torch.float32
+            if (
+                (learning and _trained(layer))
+                or not fits
+                or any(_watched(module) for module in modules[layer.index : layer.end])
+            ):
                 break
             active.append(layer)
         return active
@@ -111,19 +125,28 @@ class FrozenEngine:
             end: from `prefix`.
         """
         layers = [layer for layer in self.layers if layer.end <= end]
-        result: Tensor = _Pass.apply(images, self, layers)
-        return result
+        images = images.as_subclass(Tensor)
+
+        def run(images: Tensor) -> Tensor:
+            result: Tensor = _Pass.apply(images, self, layers)
+            return result
+
+        if not self._caches(images):
+            return run(images)
+        return self.cache(images, run, tuple(_version(layer.conv) for layer in layers))
+
+    def _caches(self, images: Tensor) -> bool:
+        return self.cache.limit > 0 and not (torch.is_grad_enabled() and images.requires_grad)
 
     def kernels(self, layers: Sequence[Layer]) -> list[Kernel]:
         """The kernels of these layers, made where the weights have changed since the last call."""
         kernels: list[Kernel] = []
         for number, layer in enumerate(layers):
-            conv = layer.conv
-            version = tuple((w.data_ptr(), w._version) for w in (conv.weight, conv.bias) if w is not None)
+            version = _version(layer.conv)
             known = self._kernels.get(number)
             if known is None or known[0] != version:
                 with torch.no_grad():
-                    known = self._kernels[number] = version, self._kernel(conv)
+                    known = self._kernels[number] = version, self._kernel(layer.conv)
             kernel = known[1]
             kernels.append(kernel)
         return kernels
@@ -192,6 +215,18 @@ def _is_pool(module: nn.Module) -> bool:
     return isinstance(module, nn.MaxPool2d) and (
         (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode) == (2, 2, 0, 1, False)
     )
+
+
+def _weights(conv: nn.Conv2d) -> list[Tensor]:
+    return [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+
+
+def _trained(layer: Layer) -> bool:
+    return any(weight.requires_grad for weight in _weights(layer.conv))
+
+
+def _version(conv: nn.Conv2d) -> tuple[tuple[int, int], ...]:
+    return tuple((weight.data_ptr(), weight._version) for weight in _weights(conv))
 
 
 def _watched(module: nn.Module) -> bool:

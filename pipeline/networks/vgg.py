@@ -62,6 +62,7 @@ class VGG16(nn.Module):
             maximum pooling with one hidden layer of 256 x `width` (ours, for small machines).
         dropout: in the head.
         engine: run layers that get no weight gradient by `FrozenEngine`, on the CPU.
+        cache_gib: the engine's memory for maps of images that come again without an attack; 0 keeps none.
 
     Raises:
         ValueError: unknown head or trainable name, or a width that leaves no channel.
@@ -75,6 +76,7 @@ class VGG16(nn.Module):
         head: Literal["vgg", "compact"] = "vgg",
         dropout: float = 0.5,
         engine: bool = True,
+        cache_gib: float = 1.0,
     ) -> None:
         super().__init__()
         if width <= 0 or round(64 * width) < 1:
@@ -109,7 +111,11 @@ class VGG16(nn.Module):
             raise ValueError(f"head {head!r} is unknown; allowed are 'vgg' and 'compact'")
         self.apply(_initialise)
         self.frozen = freeze_except(self, trainable)
-        self.engine = FrozenEngine(self.normalise.mean, self.normalise.std, self.features) if engine else None
+        self.engine = (
+            FrozenEngine(self.normalise.mean, self.normalise.std, self.features, cache_gib=cache_gib)
+            if engine
+            else None
+        )
         self.first_linear = PooledLinear(pool, self.classifier[0]) if engine and head == "vgg" else None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -148,6 +154,7 @@ def vgg16(
     head: Literal["vgg", "compact"] = "vgg",
     dropout: float = 0.5,
     engine: bool = True,
+    cache_gib: float = 1.0,
     seed: int = 0,
 ) -> VGG16:
     """Build a `VGG16` and load its convolutions.
@@ -159,6 +166,7 @@ def vgg16(
         head: see `VGG16`.
         dropout: see `VGG16`.
         engine: see `VGG16`.
+        cache_gib: see `VGG16`.
         seed: seed of the random initialisation; the global random state is left as it was.
 
     Raises:
@@ -173,7 +181,9 @@ def vgg16(
         features = read_vgg16_features(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = VGG16(trainable=trainable, width=width, head=head, dropout=dropout, engine=engine)
+        network = VGG16(
+            trainable=trainable, width=width, head=head, dropout=dropout, engine=engine, cache_gib=cache_gib
+        )
     if features is not None:
         load_features(network, features, source=repr(str(weights)))
         network.pretrained = True
