@@ -27,8 +27,8 @@ from pipeline.networks.kernels import DirectKernel, GreyKernel, Kernel, Maps, Wi
 from pipeline.networks.winograd import Scratch
 
 # Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once; None is direct
-# convolution. Measured by benchmarks/winograd_rule.py on two cores (AVX-512); see its docstring.
-RULE: tuple[tuple[int, int | None], ...] = ((64, None), (128, 2 << 20), (256, 8 << 20), (1 << 30, 16 << 20))
+# convolution. Measured by benchmarks/winograd_rule.py on two cores; the figures are in benchmarks/README.md.
+RULE: tuple[tuple[int, int | None], ...] = ((32, None), (128, 4 << 20), (1 << 30, 16 << 20))
 # Below this width of the widest convolution the plain network is as fast.
 SMALLEST_WIDTH = 65
 # Bytes of the largest map of the images that go through a block together.
