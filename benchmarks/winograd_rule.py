@@ -19,8 +19,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.networks.kernels import DirectKernel, Kernel, Maps, WinogradKernel  # noqa: E402
-from pipeline.networks.winograd import Scratch  # noqa: E402
+from pipeline.networks.kernels import DirectKernel, Kernel, Maps, WinogradKernel
+from pipeline.networks.winograd import Scratch
 
 WIDTHS = ((64, 1), (128, 2), (256, 4), (512, 8), (512, 16))  # channels and by how much the image is reduced
 CHUNKS_MIB = (1, 2, 4, 8, 16, 32)
