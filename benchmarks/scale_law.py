@@ -3,8 +3,8 @@
     python benchmarks/scale_law.py --weights vgg16_features.pt --plot scale_law.png
 
 Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight line is fitted by least squares. The
-grid estimate counts forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of the
-protocol and divides by throughputs that are arguments: nothing in it was measured on a GPU.
+grid estimate counts forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of
+the protocol and divides by throughputs that are arguments: nothing in it was measured on a GPU.
 """
 
 from __future__ import annotations
