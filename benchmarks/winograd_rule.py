@@ -20,7 +20,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.networks.kernels import DirectKernel, Kernel, Maps, WinogradKernel
-from pipeline.networks.winograd import Scratch
+from pipeline.networks.scratch import Scratch
 
 WIDTHS = ((64, 1), (128, 2), (256, 4), (512, 8), (512, 16))  # channels and by how much the image is reduced
 CHUNKS_MIB = (1, 2, 4, 8, 16, 32)
@@ -46,7 +46,7 @@ def _time(kernel: Kernel, channels: int, side: int, batch: int, repeats: int) ->
     back = Maps(scratch, "back", batch, side, side, channels, tiles=kernel.tiles)
     source.image.normal_()
     source.frame()
-    keep = torch.empty(batch, *kernel.keep_shape(source, False), dtype=torch.bool)
+    keep = torch.empty(batch, *kernel.keep_shape(side, side), dtype=torch.bool)
     forward = backward = float("inf")
     with torch.no_grad():
         for _ in range(repeats):

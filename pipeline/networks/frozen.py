@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.networks.chain import Layer, chain_of, watched
 from pipeline.networks.feature_cache import FeatureCache
 from pipeline.networks.kernels import DirectKernel, GreyKernel, Kernel, Maps, WinogradKernel
-from pipeline.networks.winograd import Scratch
+from pipeline.networks.scratch import Scratch
 
 # Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once; None is direct
 # convolution. Measured by benchmarks/winograd_rule.py on two cores; the figures are in benchmarks/README.md.
@@ -54,8 +54,8 @@ class FrozenEngine:
         self.mean = mean
         self.std = std
         self.features = features
-        self.layers = _chain(features)
-        self._kernels: dict[int, tuple[Any, Kernel]] = {}
+        self.layers = chain_of(features)
+        self._kernels: dict[int, tuple[Any, list[Tensor], Kernel]] = {}
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class FrozenEngine:
         layers = self._active()
         if self._caches(images):
             # Up to the first layer that is trained, even where no gradient is asked for now: the maps there stay.
-            layers = [layer for layer in layers if not _trained(layer)]
+            layers = [layer for layer in layers if not layer.trained]
         height, width = images.shape[2:]
         for number, layer in enumerate(layers):
             if layer.pool:
@@ -107,12 +107,8 @@ class FrozenEngine:
         learning = torch.is_grad_enabled()
         active: list[Layer] = []
         for layer in self.layers:
-            fits = layer.conv.weight.dtype == torch.float32
-            if (
-                (learning and _trained(layer))
-                or not fits
-                or any(_watched(module) for module in modules[layer.index : layer.end])
-            ):
+            seen = any(watched(module) for module in modules[layer.index : layer.end])
+            if seen or not layer.plain or (learning and layer.trained):
                 break
             active.append(layer)
         return active
@@ -133,7 +129,7 @@ class FrozenEngine:
 
         if not self._caches(images):
             return run(images)
-        return self.cache(images, run, tuple(_version(layer.conv) for layer in layers))
+        return self.cache(images, run, tuple(layer.version for layer in layers))
 
     def _caches(self, images: Tensor) -> bool:
         return self.cache.limit > 0 and not (torch.is_grad_enabled() and images.requires_grad)
@@ -142,13 +138,13 @@ class FrozenEngine:
         """The kernels of these layers, made where the weights have changed since the last call."""
         kernels: list[Kernel] = []
         for number, layer in enumerate(layers):
-            version = _version(layer.conv)
             known = self._kernels.get(number)
-            if known is None or known[0] != version:
+            if known is None or known[0] != layer.version:
+                # The weights are held: their address, part of the version, must not go to others meanwhile.
+                held = [weight.detach() for weight in layer.weights]
                 with torch.no_grad():
-                    known = self._kernels[number] = version, self._kernel(layer.conv)
-            kernel = known[1]
-            kernels.append(kernel)
+                    known = self._kernels[number] = layer.version, held, self._kernel(layer.conv)
+            kernels.append(known[-1])
         return kernels
 
     def _kernel(self, conv: nn.Conv2d) -> Kernel:
@@ -164,76 +160,6 @@ class FrozenEngine:
         if scratch is None:
             scratch = self._local.scratch = Scratch()
         return scratch
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution with its ReLU and, where `pool` is set, the 2 x 2 maximum pooling behind it.
-
-    `index` and `end` are its place among the plain modules.
-    """
-
-    conv: nn.Conv2d
-    pool: bool
-    index: int
-    end: int
-
-    @property
-    def channels(self) -> int:
-        return self.conv.out_channels
-
-
-def _chain(features: nn.Sequential) -> list[Layer]:
-    modules = list(features)
-    layers: list[Layer] = []
-    position = 0
-    while position + 1 < len(modules) and _fits(modules[position], first=not layers):
-        if not isinstance(modules[position + 1], nn.ReLU):
-            break
-        end = position + 2
-        pool = end < len(modules) and _is_pool(modules[end])
-        conv = modules[position]
-        assert isinstance(conv, nn.Conv2d)
-        layers.append(Layer(conv, pool, position, end + pool))
-        position = end + pool
-    return layers
-
-
-def _fits(module: nn.Module, *, first: bool) -> bool:
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (3, 3)
-        and module.stride == module.dilation == (1, 1)
-        and module.padding == (1, 1)
-        and module.padding_mode == "zeros"
-        and module.groups == 1
-        and (module.in_channels == 1) == first
-    )
-
-
-def _is_pool(module: nn.Module) -> bool:
-    return isinstance(module, nn.MaxPool2d) and (
-        (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode) == (2, 2, 0, 1, False)
-    )
-
-
-def _weights(conv: nn.Conv2d) -> list[Tensor]:
-    return [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
-
-
-def _trained(layer: Layer) -> bool:
-    return any(weight.requires_grad for weight in _weights(layer.conv))
-
-
-def _version(conv: nn.Conv2d) -> tuple[tuple[int, int], ...]:
-    return tuple((weight.data_ptr(), weight._version) for weight in _weights(conv))
-
-
-def _watched(module: nn.Module) -> bool:
-    """Does a hook want to see this module's call?"""
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    wanted = any(module.training or not getattr(hook, "in_training_only", False) for hook in hooks)
-    return wanted or bool(module._backward_hooks) or bool(module._backward_pre_hooks)
 
 
 class _Walk:
@@ -286,8 +212,7 @@ class _Pass(torch.autograd.Function):
             behind = walk.maps(f"maps {last}", last, walk.count)
             for number in range(first, last):
                 if keeping:
-                    source = walk.maps("none", number, 0)
-                    shape = walk.kernels[number].keep_shape(source, layers[number].pool)
+                    shape = walk.kernels[number].keep_shape(*walk.sizes[number])
                     keeps.append(torch.empty((walk.count, *shape), dtype=torch.bool))
             for images_part in walk.parts(first, last):
                 source = current.part(images_part)

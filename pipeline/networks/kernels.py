@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.networks import winograd
-from pipeline.networks.winograd import TILE, Scratch, WinogradFilters
+from pipeline.networks.scratch import Scratch
+from pipeline.networks.winograd import TILE, WinogradFilters
 
 _ZERO = torch.zeros(())
 
@@ -32,8 +34,7 @@ class Maps:
 
     def part(self, images: slice) -> Maps:
         """The same maps of some images."""
-        part = object.__new__(Maps)
-        part.__dict__.update(self.__dict__)
+        part = copy.copy(self)
         part.data = self.data[images]
         return part
 
@@ -69,7 +70,7 @@ class Kernel:
     def adjoint(self, gradient: Maps, keep: Tensor, target: Maps, pool: bool, scratch: Scratch) -> None:
         raise NotImplementedError
 
-    def keep_shape(self, source: Maps, pool: bool) -> tuple[int, ...]:
+    def keep_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Shape, without the images, of what backward needs."""
         raise NotImplementedError
 
@@ -81,8 +82,8 @@ class WinogradKernel(Kernel):
         self.filters = WinogradFilters(conv.weight, bias_of(conv))
         self.chunk_tiles = max(1, chunk_bytes // self.filters.tile_bytes())
 
-    def keep_shape(self, source: Maps, pool: bool) -> tuple[int, ...]:
-        return (source.rows, source.columns, TILE, TILE, self.filters.outputs)
+    def keep_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (-(-height // TILE), -(-width // TILE), TILE, TILE, self.filters.outputs)
 
     def forward(self, source: Maps, target: Maps, pool: bool, keep: Tensor | None, scratch: Scratch) -> None:
         rows, columns = source.rows, source.columns
@@ -134,8 +135,8 @@ class DirectKernel(Kernel):
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.flipped = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
-    def keep_shape(self, source: Maps, pool: bool) -> tuple[int, ...]:
-        return (source.height, source.width, len(self.weight))
+    def keep_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (height, width, len(self.weight))
 
     def forward(self, source: Maps, target: Maps, pool: bool, keep: Tensor | None, scratch: Scratch) -> None:
         padded = source.data[:, : source.height + 2, : source.width + 2]
@@ -161,8 +162,8 @@ class GreyKernel(Kernel):
         self.weight = torch.cat([weight, bias[None]]).float()  # (10, K); the tenth input is 1
         self.mean = mean
 
-    def keep_shape(self, source: Maps, pool: bool) -> tuple[int, ...]:
-        return (source.height, source.width, self.weight.shape[1])
+    def keep_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (height, width, self.weight.shape[1])
 
     def forward(self, source: Maps, target: Maps, pool: bool, keep: Tensor | None, scratch: Scratch) -> None:
         count, height, width, channels = len(source.data), source.height, source.width, self.weight.shape[1]

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from pipeline.networks.chain import watched
 
 
 class PooledLinear:
@@ -38,7 +39,7 @@ class PooledLinear:
             and maps.dtype == self.linear.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and not (torch.is_grad_enabled() and self.linear.weight.requires_grad)
-            and not any((module._forward_hooks or module._forward_pre_hooks) for module in (self.pool, self.linear))
+            and not watched(self.linear)
         )
 
     def __call__(self, maps: Tensor) -> Tensor:
@@ -49,8 +50,7 @@ class PooledLinear:
             weight = self._folded(maps.shape[1], maps.shape[2], maps.shape[3])
         else:
             inputs = self.pool(maps).flatten(1)
-        result: Tensor = _Linear.apply(inputs, weight, bias)
-        return result
+        return nn.functional.linear(inputs, weight, bias)
 
     def _folded(self, channels: int, height: int, width: int) -> Tensor:
         weight = self.linear.weight
@@ -65,16 +65,3 @@ class PooledLinear:
                     target.copy_((piece.view(len(piece), channels, -1) @ pooling.t()).transpose(1, 2))
                 self._kept = version, folded.flatten(1)
         return self._kept[1]
-
-
-class _Linear(torch.autograd.Function):
-    # For few rows, MKL's W x' takes half the time of x W'; for the gradient it is the other way round.
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.weight = weight
-        return (weight @ inputs.t()).t() + bias
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient @ ctx.weight, None, None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.networks.chain import watched
 from pipeline.networks.freezing import freeze_except
 from pipeline.networks.frozen import FrozenEngine
 from pipeline.networks.pooled_linear import PooledLinear
@@ -22,6 +23,10 @@ CONFIGURATION: tuple[int | str, ...] = (
 # Mean over the three channels of ImageNet's published mean and standard deviation (torchvision's transforms).
 GREY_MEAN = (0.485 + 0.456 + 0.406) / 3
 GREY_STD = (0.229 + 0.224 + 0.225) / 3
+
+
+# MKL rounds a row of a matrix product alike in all products of a multiple of so many rows.
+HEAD_ROWS = 4
 
 
 class Normalise(nn.Module):
@@ -125,18 +130,36 @@ class VGG16(nn.Module):
 
     @torch.jit.unused
     def _fast(self, images: Tensor) -> Tensor:
-        end = 0 if self.engine is None else self.engine.prefix(images)
+        parts = (self.normalise, self.features, self.pool, self.classifier)
+        # A hook on a part as a whole wants its call.
+        whole = self.engine is None or any(watched(part) for part in parts)
+        end = 0 if self.engine is None or whole else self.engine.prefix(images)
         if self.engine is None or end == 0:
             return self.classifier(self.pool(self.features(self.normalise(images))))
         maps = self.engine(images, end)
         for module in list(self.features)[end:]:
             maps = module(maps)
-        if self.first_linear is None or not self.first_linear.usable(maps):
+        if self.training:
             return self.classifier(self.pool(maps))
-        logits = self.first_linear(maps)
-        for module in list(self.classifier)[1:]:
-            logits = module(logits)
-        return logits
+        return self._head(maps)
+
+    def _head(self, maps: Tensor) -> Tensor:
+        """Logits of whole groups of rows, so that an image's logit is the same in every batch."""
+        count = len(maps)
+        maps = nn.functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, -count % HEAD_ROWS))
+        layers = list(self.classifier)
+        if (
+            self.first_linear is not None
+            and self.first_linear.usable(maps)
+            and not any(map(watched, self.pool.children()))
+        ):
+            logits = self.first_linear(maps)
+            layers = layers[1:]
+        else:
+            logits = self.pool(maps)
+        for layer in layers:
+            logits = layer(logits)
+        return logits[:count]
 
     def train(self, mode: bool = True) -> VGG16:
         """Set train mode, leaving frozen layers in eval mode."""

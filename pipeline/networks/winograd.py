@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.networks.scratch import Scratch
+
 TILE = 4
+# Products of fewer tiles than this go through other routines of MKL and round otherwise; the result for an image would
+# depend on how many others it comes with.
+LEAST = 4
 INPUT_TILE = 6
 # Interpolation points beside 0 and infinity. Their powers up to the fourth are exact in float32, and on feature maps of
 # VGG16 the rounding error is half of that with the usual 1, -1, 2, -2.
@@ -43,24 +48,6 @@ OUTPUT_TRANSFORM = torch.from_numpy(np.kron(_A, _A)).float()  # (16, 36)
 OUTPUT_TRANSFORM_WITH_BIAS = torch.cat([OUTPUT_TRANSFORM, torch.ones(16, 1)], dim=1)
 FILTER_TRANSFORM = torch.from_numpy(np.kron(_G, _G)).float()  # (36, 9)
 INPUT_TRANSFORM = torch.from_numpy(np.kron(_B, _B)).float()  # (36, 36)
-
-
-class Scratch:
-    """Flat float32 buffers by name, grown when needed and kept, so that a step of an attack allocates nothing twice."""
-
-    def __init__(self) -> None:
-        self._flat: dict[str, Tensor] = {}
-
-    def get(self, name: str, *shape: int) -> Tensor:
-        """A contiguous tensor of `shape`; what it holds is finite and otherwise arbitrary."""
-        size = int(np.prod(shape))
-        flat = self._flat.get(name)
-        if flat is None or flat.numel() < size:
-            flat = self._flat[name] = torch.zeros(size)
-        return flat[:size].view(shape)
-
-    def nbytes(self) -> int:
-        return sum(flat.numel() * 4 for flat in self._flat.values())
 
 
 class WinogradFilters:
@@ -94,13 +81,14 @@ class WinogradFilters:
             (T, 16, K), in scratch: 4 x 4 output tiles.
         """
         count = len(tiles)
-        inputs = scratch.get("inputs", count, 36, self.inputs)
-        torch.bmm(INPUT_TRANSFORM.expand(count, 36, 36), tiles, out=inputs)
-        products = scratch.get("products", 37, count, self.outputs)
+        room = max(count, LEAST)
+        inputs = scratch.get("inputs", room, 36, self.inputs)
+        torch.bmm(INPUT_TRANSFORM.expand(count, 36, 36), tiles, out=inputs[:count])
+        products = scratch.get("products", 37, room, self.outputs)
         torch.bmm(inputs.transpose(0, 1), self.weight, out=products[:36])
         products[36] = self.bias
         outputs = scratch.get("tiles", count, 16, self.outputs)
-        torch.bmm(OUTPUT_TRANSFORM_WITH_BIAS.expand(count, 16, 37), products.transpose(0, 1), out=outputs)
+        torch.bmm(OUTPUT_TRANSFORM_WITH_BIAS.expand(count, 16, 37), products[:, :count].transpose(0, 1), out=outputs)
         return outputs
 
     def adjoint(self, tiles: Tensor, scratch: Scratch) -> Tensor:
@@ -114,12 +102,13 @@ class WinogradFilters:
             (T, 36, C), in scratch: gradients of 6 x 6 input tiles, to be added where they overlap.
         """
         count = len(tiles)
-        outputs = scratch.get("inputs", count, 36, self.outputs)
-        torch.bmm(OUTPUT_TRANSFORM.t().expand(count, 36, 16), tiles, out=outputs)
-        products = scratch.get("products", 36, count, self.inputs)
+        room = max(count, LEAST)
+        outputs = scratch.get("inputs", room, 36, self.outputs)
+        torch.bmm(OUTPUT_TRANSFORM.t().expand(count, 36, 16), tiles, out=outputs[:count])
+        products = scratch.get("products", 36, room, self.inputs)
         torch.bmm(outputs.transpose(0, 1), self.weight.transpose(1, 2), out=products)
         inputs = scratch.get("gradients", count, 36, self.inputs)
-        torch.bmm(INPUT_TRANSFORM.t().expand(count, 36, 36), products.transpose(0, 1), out=inputs)
+        torch.bmm(INPUT_TRANSFORM.t().expand(count, 36, 36), products[:, :count].transpose(0, 1), out=inputs)
         return inputs
 
 

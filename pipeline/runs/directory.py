@@ -92,7 +92,7 @@ class RunDirectory:
 
                     versions[package] = __version__
         content = {
-            "command": _command(),
+            "command": recorded_command(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
             "duration_s": round(now - started, 1),
@@ -104,7 +104,7 @@ class RunDirectory:
         return target
 
 
-def _command() -> str:
+def recorded_command() -> str:
     """The command line as a shell takes it, without the machine's paths of Python and of the module."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":

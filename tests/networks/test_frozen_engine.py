@@ -2,6 +2,8 @@
 
 import copy
 import io
+import statistics
+from itertools import product
 
 import pytest
 import torch
@@ -49,23 +51,32 @@ def maps_and_gradient(network, images, cotangent):
     return maps.detach(), gradient
 
 
-@settings(deadline=None, max_examples=15)
-@given(
-    st.integers(32, 75), st.integers(32, 75), st.integers(1, 3), st.sampled_from([0.2, 0.25, 0.5]), st.integers(0, 99)
-)
-def test_maps_and_gradients_are_those_of_the_plain_network(height, width, count, factor, seed):
+@settings(deadline=None, max_examples=20)
+@given(SIDES, SIDES, st.integers(1, 3), st.sampled_from([0.2, 0.25, 0.5, 1.0]), st.integers(0, 99))
+def test_maps_are_those_of_the_plain_network(height, width, count, factor, seed):
     network = network_with_biases(seed, width=factor).requires_grad_(False)
     images = images_of(count, 1, height, width, seed=seed)
-    shape = network.features(images[:, :1]).shape
-    cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    maps, gradient = maps_and_gradient(network, images, cotangent)
-    exact, exact_gradient = maps_and_gradient(plain(network).double(), images.double(), cotangent.double())
-    assert maps.shape == exact.shape and gradient.shape == images.shape
-    assert (maps - exact).norm() <= 1e-5 * exact.norm()
-    # A value next to 0 may fall on the other side of a ReLU, in the plain float32 network too; in a small network one
-    # such value is a visible share.
-    assert (gradient - exact_gradient).norm() <= 3e-2 * exact_gradient.norm()
-    assert (gradient.sign() == exact_gradient.sign()).double().mean() >= 0.99
+    with torch.no_grad():
+        reference = plain(network).double()
+        exact = reference.features(reference.normalise(images.double()))
+        network.engine.cache.limit = 0
+        maps = network.engine(images, 31)
+    assert maps.shape == exact.shape
+    assert (maps - exact).norm() <= 5e-6 * exact.norm()
+
+
+def test_gradients_over_odd_sizes_are_those_of_the_plain_network():
+    # A value next to 0 may fall on the other side of a ReLU, in the plain float32 network too: then one of these small
+    # images is some percent off, and the others are not.
+    errors = []
+    for seed, (height, width, count) in enumerate(product((33, 50, 71), (38, 57), (1, 2))):
+        network = network_with_biases(seed, width=0.5).requires_grad_(False)
+        images = images_of(count, 1, height, width, seed=seed)
+        cotangent = torch.randn(network.features(images).shape, generator=torch.Generator().manual_seed(seed))
+        _, gradient = maps_and_gradient(network, images, cotangent)
+        _, exact = maps_and_gradient(plain(network).double(), images.double(), cotangent.double())
+        errors.append(float((gradient - exact).norm() / exact.norm()))
+    assert statistics.median(errors) <= 1e-4 and max(errors) <= 5e-2, errors
 
 
 @pytest.mark.parametrize("head", ["vgg", "compact"])
@@ -243,6 +254,23 @@ def test_values_of_a_broken_image_do_not_reach_the_next():
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("head", ["vgg", "compact"])
+def test_an_image_gets_the_same_bits_in_every_batch(head):
+    network = network_with_biases(head=head).requires_grad_(False)
+    network.engine.cache.limit = 0
+    images = images_of(5, 1, 64, 64)
+
+    def run(part):
+        part = part.clone().requires_grad_(True)
+        logits = network(part)
+        return logits.detach(), torch.autograd.grad(logits.sum(), part)[0]
+
+    logits, gradients = run(images)
+    for part in (slice(0, 1), slice(1, 3), slice(2, 5)):
+        alone, gradient = run(images[part])
+        assert torch.equal(alone, logits[part]) and torch.equal(gradient, gradients[part])
+
+
 def test_parts_of_a_batch_give_the_images_of_the_whole():
     network = network_with_biases(width=0.25)
     images, labels = images_of(5, 1, 48, 48), torch.tensor([0, 1, 1, 0, 1])
@@ -252,51 +280,3 @@ def test_parts_of_a_batch_give_the_images_of_the_whole():
         start, one, other = (margin(as_logit(network(x)), labels) for x in (images, whole, parts))
     assert ((one - other) / (one - start)).abs().max() < 0.02
     assert (whole != parts).double().mean() < 0.02
-
-
-def test_clean_maps_are_computed_once_more_and_then_kept():
-    network = network_with_biases(width=0.25)
-    fresh = copy.deepcopy(network)
-    images = images_of(3, 1, 48, 48)
-    with torch.no_grad():
-        first = network(images)
-        assert network.engine.cache.hits == 0
-        network(images.flip(0))
-        third = network(images[[2, 0]])
-        assert network.engine.cache.hits == 2
-        assert torch.equal(third, fresh(images[[2, 0]]))  # kept or not, in whatever batch: the same bits
-        network.load_state_dict(network_with_biases(5, width=0.25).state_dict())
-        assert (network(images) - first).abs().min() > 1e-3
-        assert network.engine.cache.hits == 2
-
-
-def test_trained_layers_lie_behind_the_kept_maps():
-    network = network_with_biases(width=0.25)
-    images = images_of(2, 1, 48, 48)
-    with torch.no_grad():
-        for _ in range(3):
-            before = network(images)
-        assert network.engine.prefix(images) == 28
-        network.features[28].weight.mul_(1.5)
-        after = network(images)
-        assert network.engine.cache.hits == 4
-        torch.testing.assert_close(after, plain(network)(images), rtol=1e-4, atol=1e-5)
-        assert not torch.equal(after, before)
-
-
-def test_attacked_images_are_not_kept():
-    network = network_with_biases(width=0.25)
-    images, labels = images_of(2, 1, 48, 48), torch.tensor([0, 1])
-    for _ in range(3):
-        PGD(budget=1e-2)(network, images, labels, seed=0)
-    assert network.engine.cache.hits == 0 and not network.engine.cache._maps
-
-
-def test_a_full_cache_keeps_what_it_has():
-    network = vgg16(width=0.25, cache_gib=9 * 128 * 4 * 1.5 / 2**30, **COMPACT).eval()
-    images = images_of(2, 1, 48, 48)
-    with torch.no_grad():
-        for _ in range(3):
-            scores = network(images)
-        assert network.engine.cache.hits == 1
-        torch.testing.assert_close(scores, plain(network)(images), rtol=1e-4, atol=1e-5)

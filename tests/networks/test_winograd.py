@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.networks import winograd
-from pipeline.networks.winograd import Scratch, WinogradFilters
+from pipeline.networks.scratch import Scratch
+from pipeline.networks.winograd import WinogradFilters
 
 SIZES = st.integers(1, 19)
 
