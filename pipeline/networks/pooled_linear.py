@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.chain import watched
-
 
 class PooledLinear:
     """`linear(flatten(pool(maps)))` without weight gradients, for small batches.
@@ -39,7 +37,6 @@ class PooledLinear:
             and maps.dtype == self.linear.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and not (torch.is_grad_enabled() and self.linear.weight.requires_grad)
-            and not watched(self.linear)
         )
 
     def __call__(self, maps: Tensor) -> Tensor:

@@ -130,35 +130,26 @@ class VGG16(nn.Module):
 
     @torch.jit.unused
     def _fast(self, images: Tensor) -> Tensor:
-        parts = (self.normalise, self.features, self.pool, self.classifier)
-        # A hook on a part as a whole wants its call.
-        whole = self.engine is None or any(watched(part) for part in parts)
-        end = 0 if self.engine is None or whole else self.engine.prefix(images)
+        end = 0
+        if self.engine is not None and not watched(self.normalise) and not watched(self.features):
+            end = self.engine.prefix(images)
         if self.engine is None or end == 0:
             return self.classifier(self.pool(self.features(self.normalise(images))))
         maps = self.engine(images, end)
         for module in list(self.features)[end:]:
             maps = module(maps)
-        if self.training:
+        if self.training or any(map(watched, (*self.pool.modules(), *self.classifier.modules()))):
             return self.classifier(self.pool(maps))
         return self._head(maps)
 
     def _head(self, maps: Tensor) -> Tensor:
-        """Logits of whole groups of rows, so that an image's logit is the same in every batch."""
+        """Logits by whole groups of rows, so that an image's logit is the same in every batch."""
         count = len(maps)
         maps = nn.functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, -count % HEAD_ROWS))
-        layers = list(self.classifier)
-        if (
-            self.first_linear is not None
-            and self.first_linear.usable(maps)
-            and not any(map(watched, self.pool.children()))
-        ):
-            logits = self.first_linear(maps)
-            layers = layers[1:]
+        if self.first_linear is not None and self.first_linear.usable(maps):
+            logits = self.classifier[1:](self.first_linear(maps))
         else:
-            logits = self.pool(maps)
-        for layer in layers:
-            logits = layer(logits)
+            logits = self.classifier(self.pool(maps))
         return logits[:count]
 
     def train(self, mode: bool = True) -> VGG16:

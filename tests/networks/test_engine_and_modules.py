@@ -9,14 +9,15 @@ from tests.networks.test_frozen_engine import images_of, network_with_biases, pl
 
 
 def test_every_hook_that_the_plain_network_calls_is_called():
-    network, images = network_with_biases(head="vgg", width=0.25), images_of(1, 1, 48, 48)
+    network, images = network_with_biases(head="vgg", width=0.25), images_of(3, 1, 48, 48)
     for name, _ in network.named_modules():
-        hooked = copy.deepcopy(network)
-        calls = []
-        hooked.get_submodule(name).register_forward_hook(lambda *_, calls=calls, name=name: calls.append(name))
-        with torch.no_grad():
-            hooked(images)
-        assert calls == [name]
+        calls = [[], []]
+        for model, seen in zip((copy.deepcopy(network), plain(network)), calls, strict=True):
+            hook = lambda _module, _inputs, output, seen=seen: seen.append(output.shape)  # noqa: E731
+            model.get_submodule(name).register_forward_hook(hook)
+            with torch.no_grad():
+                model(images)
+        assert calls[0] == calls[1] and len(calls[0]) == 1
 
 
 def test_a_parametrised_convolution_is_left_to_its_module():
