@@ -2,8 +2,8 @@
 
     python benchmarks/scale_law.py --weights vgg16_features.pt --plot scale_law.png
 
-Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight line is fitted by least squares. The
-grid estimate counts forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of
+Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight line is fitted by least squares, over
+1 / batch for the batch, since what a batch costs once is shared by its images. The grid estimate counts forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of
 the protocol and divides by throughputs that are arguments: nothing in it was measured on a GPU.
 """
 
@@ -47,12 +47,15 @@ def main(
     fits = {}
     for name, points in series.items():
         x, y = np.array(points, dtype=float).T
+        x = 1 / x if name == "batch" else x
         slope, intercept = np.polyfit(x, y, 1)
         explained = 1 - ((y - slope * x - intercept) ** 2).sum() / ((y - y.mean()) ** 2).sum()
         fits[name] = slope, intercept
         unit = "s in all" if name == "images" else "s per image"
         values = ", ".join(f"{a:g}: {b:.3f}" for a, b in points)
-        print(f"{name:14} {unit}: {values}; fit {intercept:.3f} + {slope:.3g} x, R2 {explained:.3f}")
+        print(
+            f"{name:14} {unit}: {values}; fit {intercept:.3f} + {slope:.3g} {'/ x' if name == 'batch' else 'x'}, R2 {explained:.3f}"
+        )
     print("memory after 8 and 64 images: " + " and ".join(f"{m:.0f} MB" for m in _memory(weights)))
     grid(gpu_tflops)
     if plot is not None:
@@ -88,7 +91,8 @@ def draw(series: dict[str, list[tuple[float, float]]], fits: dict[str, tuple[flo
         x, y = np.array(points, dtype=float).T
         slope, intercept = fits[name]
         axis.plot(x, y, "o")
-        axis.plot(x, intercept + slope * x, "-", linewidth=1)
+        line = np.linspace(x.min(), x.max(), 100)
+        axis.plot(line, intercept + slope * (1 / line if name == "batch" else line), "-", linewidth=1)
         axis.set(xlabel=name, ylabel="seconds" if name == "images" else "seconds per image", ylim=(0, None))
     figure.savefig(path, dpi=120)
 
