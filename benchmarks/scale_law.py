@@ -3,8 +3,9 @@
     python benchmarks/scale_law.py --weights vgg16_features.pt --plot scale_law.png
 
 Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight line is fitted by least squares, over
-1 / batch for the batch, since what a batch costs once is shared by its images. The grid estimate counts forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of
-the protocol and divides by throughputs that are arguments: nothing in it was measured on a GPU.
+1 / batch for the batch, since what a batch costs once is shared by its images. The grid estimate counts
+forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of the protocol and divides
+by throughputs that are arguments: nothing in it was measured on a GPU.
 """
 
 from __future__ import annotations
@@ -53,9 +54,8 @@ def main(
         fits[name] = slope, intercept
         unit = "s in all" if name == "images" else "s per image"
         values = ", ".join(f"{a:g}: {b:.3f}" for a, b in points)
-        print(
-            f"{name:14} {unit}: {values}; fit {intercept:.3f} + {slope:.3g} {'/ x' if name == 'batch' else 'x'}, R2 {explained:.3f}"
-        )
+        form = "/ x" if name == "batch" else "x"
+        print(f"{name:14} {unit}: {values}; fit {intercept:.3f} + {slope:.3g} {form}, R2 {explained:.3f}")
     print("memory after 8 and 64 images: " + " and ".join(f"{m:.0f} MB" for m in _memory(weights)))
     grid(gpu_tflops)
     if plot is not None:
