@@ -4,8 +4,8 @@
 
 Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight line is fitted by least squares, over
 1 / batch for the batch, since what a batch costs once is shared by its images. The grid estimate counts
-forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of the protocol and divides
-by throughputs that are arguments: nothing in it was measured on a GPU.
+forward-equivalents (one forward pass of one image at 224 x 224, 15.47 GMAC) with the figures of the protocol and
+divides by throughputs that are arguments: nothing in it was measured on a GPU.
 """
 
 from __future__ import annotations
