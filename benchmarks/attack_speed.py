@@ -8,14 +8,15 @@ pass of one image at this size (over batches and layouts), so "in F" is how many
 a loop of direct convolutions costs at least 14. The largest resident memory is measured in a process of its own for
 each contender: what its attack adds to the process that holds the network and the images.
 
-Before any time is printed, all contenders must reach the same margins: the mean change of margin over the batch within
-5%. It cannot be much less at a budget of 0.01. Sign steps there are chaotic: one sign of a vanishing gradient that
-rounds the other way leads to another path, and the plain network in float32 ends up to 15% from itself in float64 on
-single images (1.5% in the mean of 16), as far as the engine does.
+Before any time is printed, all contenders must reach the same margins at a tenth of the budget: the mean change of
+margin over the batch within 1%. At the full budget of 0.01 the paths are chaotic. One sign of a vanishing gradient that
+rounds the other way leads to another path, and the plain network in float32 ends 11% from itself in float64 in the mean
+of four DDSM images, further than the engine does (3%).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -71,7 +72,8 @@ def main(
 
 def _compare(case: Setting, chosen: list[str], rounds: int) -> dict[str, object]:
     attacks = contenders(chosen)
-    difference = _check_margins(case, {name: attack(case) for name, attack in attacks.items()})  # also the warm-up
+    easier = dataclasses.replace(case, budget=case.budget / 10)
+    difference = _check_margins(easier, {name: attack(easier) for name, attack in attacks.items()})  # also the warm-up
     times: dict[str, list[float]] = {name: [] for name in attacks}
     for _ in range(rounds):
         for name, attack in attacks.items():
@@ -98,9 +100,9 @@ def _check_margins(case: Setting, results: dict[str, torch.Tensor]) -> dict[str,
         }
     reference = statistics.median(change.values())
     shares = {name: abs(value - reference) / abs(reference) for name, value in change.items()}
-    wrong = {name: f"{share:.2%}" for name, share in shares.items() if not share < 0.05}
-    if wrong and len(case.images) > 1:  # of a single image the path decides alone
-        raise SystemExit(f"mean changes of margin differ by more than 5%: {wrong}; the comparison would not be fair")
+    wrong = {name: f"{share:.2%}" for name, share in shares.items() if not share < 0.01}
+    if wrong:
+        raise SystemExit(f"mean changes of margin differ by more than 1%: {wrong}; the comparison would not be fair")
     return shares
 
 

@@ -30,7 +30,11 @@ class Setting:
     network: VGG16
     images: Tensor
     labels: Tensor
-    step_size: float = 2.5 * BUDGET / STEPS
+    budget: float = BUDGET
+
+    @property
+    def step_size(self) -> float:
+        return 2.5 * self.budget / STEPS
 
     @property
     def plain(self) -> VGG16:
@@ -78,14 +82,15 @@ class TwoLogits(nn.Module):
 
 
 def ours(setting: Setting) -> Tensor:
-    attack = PGD(budget=BUDGET, steps=STEPS, random_start=False)
+    attack = PGD(budget=setting.budget, steps=STEPS, random_start=False)
     return attack(setting.network, setting.images, setting.labels)
 
 
 def torchattacks(setting: Setting) -> Tensor:
     from torchattacks import PGD as Peer
 
-    attack = Peer(TwoLogits(setting.plain).eval(), eps=BUDGET, alpha=setting.step_size, steps=STEPS, random_start=False)
+    model, step_size = TwoLogits(setting.plain).eval(), setting.step_size
+    attack = Peer(model, eps=setting.budget, alpha=step_size, steps=STEPS, random_start=False)
     return attack(setting.images, setting.labels)
 
 
@@ -96,7 +101,7 @@ def foolbox(setting: Setting) -> Tensor:
     model = PyTorchModel(TwoLogits(setting.plain).eval(), bounds=(0, 1), device="cpu")
     attack = LinfPGD(abs_stepsize=setting.step_size, steps=STEPS, random_start=False)
     # `run` is the attack itself; calling the object adds a forward pass that counts successes.
-    return attack.run(model, setting.images, setting.labels, epsilon=BUDGET)
+    return attack.run(model, setting.images, setting.labels, epsilon=setting.budget)
 
 
 def art(setting: Setting) -> Tensor:
@@ -113,7 +118,7 @@ def art(setting: Setting) -> Tensor:
     )
     attack = ProjectedGradientDescentPyTorch(
         classifier,
-        eps=BUDGET,
+        eps=setting.budget,
         eps_step=setting.step_size,
         max_iter=STEPS,
         batch_size=len(setting.images),
@@ -133,7 +138,7 @@ def plain_loop(setting: Setting) -> Tensor:
         network.zero_grad()
         loss_function(network(adversarial), labels).backward()
         moved = adversarial.detach() + setting.step_size * adversarial.grad.sign()
-        adversarial = images + (moved - images).clamp(-BUDGET, BUDGET)
+        adversarial = images + (moved - images).clamp(-setting.budget, setting.budget)
         adversarial = adversarial.clamp(0, 1).detach()
     network.zero_grad()
     return adversarial

@@ -29,7 +29,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peers import BUDGET, STEPS, Setting, TwoLogits, setting
+from benchmarks.peers import STEPS, Setting, TwoLogits, setting
 from pipeline.attacks import PGD
 from pipeline.methods import ARFL, AdversarialTraining, robust_feature_loss
 from pipeline.networks import FeatureTap
@@ -89,7 +89,7 @@ def trainer(case: Setting, network: nn.Module, handlers: list[Any]) -> Supervise
 
 
 def our_trainer(case: Setting) -> SupervisedTrainer:
-    method = AdversarialTraining(case.network, standard_ratio=RATIO, attack=PGD(budget=BUDGET, steps=STEPS))
+    method = AdversarialTraining(case.network, standard_ratio=RATIO, attack=PGD(budget=case.budget, steps=STEPS))
     return trainer(case, case.network, [method, ARFL(case.network, layer=LAYER, weight=WEIGHT)])
 
 
@@ -102,7 +102,7 @@ class PeerStep:
         self.network = network
         self.tap = FeatureTap(network, LAYER)
         two = TwoLogits(network)
-        self.attack = Peer(two, eps=BUDGET, alpha=case.step_size, steps=STEPS, random_start=True)
+        self.attack = Peer(two, eps=case.budget, alpha=case.step_size, steps=STEPS, random_start=True)
 
     def attach(self, engine: SupervisedTrainer) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self.grow)

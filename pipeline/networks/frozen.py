@@ -3,9 +3,9 @@
 An attack needs scores and the gradient of the images, never that of a weight. The engine runs normalisation,
 convolutions, ReLUs and poolings as one autograd function on maps in NHWC with a frame of padding:
 
-- wide convolutions by Winograd's F(4 x 4, 3 x 3), the others directly; `RULE` says which, from measurements;
-- for backward only one bool per activation is kept: whether the gradient passes its ReLU and pooling;
-- maps carry their padding as a frame, so that ReLU and padding are one pass, and bias comes with the convolution;
+- convolutions by Winograd's F(4 x 4, 3 x 3): compiled loops over tiles around batched matrix products;
+- for backward only one bit per activation is kept: whether the gradient passes its ReLU and pooling;
+- maps carry their padding as a frame; bias, ReLU, pooling and mask come in one pass with the convolution's last step;
 - the wide, shallow maps go through image by image, the small, deep ones in batches.
 
 On other devices than the CPU, under autocast, in scripting and in tracing the network takes its plain path.
@@ -23,12 +23,13 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.networks.chain import Layer, chain_of, watched
 from pipeline.networks.feature_cache import FeatureCache
-from pipeline.networks.kernels import DirectKernel, GreyKernel, Kernel, Maps, WinogradKernel
+from pipeline.networks.kernels import GreyKernel, Kernel, Maps, WinogradKernel, empty_mask
+from pipeline.networks.loops import loop_threads
 from pipeline.networks.scratch import Scratch
 
-# Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once; None is direct
-# convolution. Measured by benchmarks/winograd_rule.py on two cores; the figures are in benchmarks/README.md.
-RULE: tuple[tuple[int, int | None], ...] = ((32, None), (128, 4 << 20), (1 << 30, 16 << 20))
+# Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once. Measured by
+# benchmarks/winograd_rule.py on two cores; the figures are in benchmarks/README.md.
+RULE: tuple[tuple[int, int], ...] = ((256, 8 << 20), (1 << 30, 16 << 20))
 # Below this width of the widest convolution the plain network is as fast.
 SMALLEST_WIDTH = 65
 # Bytes of the largest map of the images that go through a block together.
@@ -152,7 +153,7 @@ class FrozenEngine:
             return GreyKernel(conv, self.mean, self.std)
         widest = max(conv.in_channels, conv.out_channels)
         chunk_bytes = next(limit for channels, limit in RULE if widest <= channels)
-        return DirectKernel(conv) if chunk_bytes is None else WinogradKernel(conv, chunk_bytes)
+        return WinogradKernel(conv, chunk_bytes)
 
     def scratch(self) -> Scratch:
         """This thread's buffers."""
@@ -179,12 +180,9 @@ class _Walk:
         self.blocks = list(zip([0, *cuts], [*cuts, len(layers)], strict=True))
 
     def maps(self, name: str, number: int, count: int) -> Maps:
-        """Maps in front of layer `number`, whose writer and reader say what room they need."""
-        around = self.kernels[max(number - 1, 0) : number + 1]
+        """Maps in front of layer `number`."""
         channels = 1 if number == 0 else self.layers[number - 1].channels
-        return Maps(
-            self.scratch, name, count, *self.sizes[number], channels, tiles=any(kernel.tiles for kernel in around)
-        )
+        return Maps(self.scratch, name, count, *self.sizes[number], channels)
 
     def parts(self, first: int, last: int) -> list[slice]:
         """Images that go through the block's layers together."""
@@ -200,9 +198,14 @@ class _Walk:
 class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, engine: FrozenEngine, layers: Sequence[Layer]) -> Tensor:
+        with loop_threads():
+            return _Pass._forward(ctx, images, engine, layers)
+
+    @staticmethod
+    def _forward(ctx: Any, images: Tensor, engine: FrozenEngine, layers: Sequence[Layer]) -> Tensor:
         walk = _Walk(engine, layers, images.shape)
         keeping = ctx.needs_input_grad[0]
-        keeps: list[Tensor] = []
+        masks: list[Tensor] = []
         current = walk.maps("input", 0, walk.count)
         current.image[..., 0].copy_(images[:, 0])
         first_kernel = walk.kernels[0]
@@ -212,8 +215,7 @@ class _Pass(torch.autograd.Function):
             behind = walk.maps(f"maps {last}", last, walk.count)
             for number in range(first, last):
                 if keeping:
-                    shape = walk.kernels[number].keep_shape(*walk.sizes[number])
-                    keeps.append(torch.empty((walk.count, *shape), dtype=torch.bool))
+                    masks.append(empty_mask(walk.count, *walk.sizes[number], layers[number].channels))
             for images_part in walk.parts(first, last):
                 source = current.part(images_part)
                 for number in range(first, last):
@@ -221,22 +223,27 @@ class _Pass(torch.autograd.Function):
                     size = images_part.stop - images_part.start
                     target = walk.maps(f"part {number % 2}", number + 1, size) if inside else behind.part(images_part)
                     kernel = walk.kernels[number]
-                    keep = keeps[number][images_part] if keeping else None
-                    kernel.forward(source, target, layers[number].pool, keep, walk.scratch)
+                    mask = masks[number][images_part] if keeping else None
+                    kernel.forward(source, target, layers[number].pool, mask, walk.scratch)
                     if number + 1 < len(layers):
                         target.frame()
                     source = target
             current = behind
         ctx.walk = walk
         ctx.engine = engine
-        ctx.save_for_backward(*keeps)
+        ctx.save_for_backward(*masks)
         return current.image.clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        with loop_threads():
+            return _Pass._backward(ctx, gradient), None, None
+
+    @staticmethod
+    def _backward(ctx: Any, gradient: Tensor) -> Tensor:
         walk: _Walk = ctx.walk
-        keeps = ctx.saved_tensors
+        masks = ctx.saved_tensors
         layers = walk.layers
         walk.scratch = ctx.engine.scratch()
         current = walk.maps(f"maps {len(layers)}", len(layers), walk.count)
@@ -252,8 +259,8 @@ class _Pass(torch.autograd.Function):
                         if number == first
                         else walk.maps(f"part {(number - 1) % 2}", number, size)
                     )
-                    keep = keeps[number][images_part]
-                    walk.kernels[number].adjoint(behind, keep, target, layers[number].pool, walk.scratch)
+                    mask = masks[number][images_part]
+                    walk.kernels[number].adjoint(behind, mask, target, layers[number].pool, walk.scratch)
                     behind = target
             current = before
-        return current.image[..., 0].unsqueeze(1).clone(), None, None
+        return current.image[..., 0].unsqueeze(1).clone()

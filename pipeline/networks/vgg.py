@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.networks.chain import watched
 from pipeline.networks.freezing import freeze_except
 from pipeline.networks.frozen import FrozenEngine
-from pipeline.networks.pooled_linear import PooledLinear
+from pipeline.networks.untrained_linear import ROWS, runs_untrained, untrained_linear
 from pipeline.networks.weights import CHOICES, WeightsError, load_features, read_vgg16_features
 
 # Configuration D of Simonyan and Zisserman (2015): channels of the convolutions, "M" a 2 x 2 maximum pooling.
@@ -23,10 +23,6 @@ CONFIGURATION: tuple[int | str, ...] = (
 # Mean over the three channels of ImageNet's published mean and standard deviation (torchvision's transforms).
 GREY_MEAN = (0.485 + 0.456 + 0.406) / 3
 GREY_STD = (0.229 + 0.224 + 0.225) / 3
-
-
-# MKL rounds a row of a matrix product alike in all products of a multiple of so many rows.
-HEAD_ROWS = 4
 
 
 class Normalise(nn.Module):
@@ -99,8 +95,7 @@ class VGG16(nn.Module):
         last = round(512 * width)
         if head == "vgg":
             hidden = round(4096 * width)
-            pool = nn.AdaptiveAvgPool2d((7, 7))
-            self.pool: nn.Module = nn.Sequential(pool, nn.Flatten(1))
+            self.pool: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(1))
             self.classifier = nn.Sequential(
                 nn.Linear(last * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
                 nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
@@ -121,7 +116,6 @@ class VGG16(nn.Module):
             if engine
             else None
         )
-        self.first_linear = PooledLinear(pool, self.classifier[0]) if engine and head == "vgg" else None
 
     def forward(self, images: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -145,12 +139,11 @@ class VGG16(nn.Module):
     def _head(self, maps: Tensor) -> Tensor:
         """Logits by whole groups of rows, so that an image's logit is the same in every batch."""
         count = len(maps)
-        maps = nn.functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, -count % HEAD_ROWS))
-        if self.first_linear is not None and self.first_linear.usable(maps):
-            logits = self.classifier[1:](self.first_linear(maps))
-        else:
-            logits = self.classifier(self.pool(maps))
-        return logits[:count]
+        maps = nn.functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, -count % ROWS))
+        rows = self.pool(maps)
+        for layer in self.classifier:
+            rows = untrained_linear(layer, rows) if runs_untrained(layer, rows) else layer(rows)
+        return rows[:count]
 
     def train(self, mode: bool = True) -> VGG16:
         """Set train mode, leaving frozen layers in eval mode."""
