@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -148,14 +150,30 @@ class PGD:
         self.amp_dtype = None if amp_dtype is None else getattr(torch, amp_dtype)
         self.memory_gib = memory_gib
         self.restarts = 1
+        # The ball of the projection, and the start's share of it; subclasses set others.
+        self._radius, self._start = self.budget, 1.0
 
     @property
     def attack_id(self) -> str:
         """Name of the attack with its budget and steps, as it stands in scores.csv."""
         return f"{self.name}-{self.steps}@{self.budget:g}"
 
+    def scaled(self, fraction: float) -> Self:
+        """The same attack with budget and step size times `fraction`, for a budget that grows in training."""
+        other = copy.copy(self)
+        other.budget, other.step_size = fraction * self.budget, fraction * self.step_size
+        other._radius = fraction * self._radius
+        return other
+
     def __call__(
-        self, network: nn.Module, images: Tensor, labels: Tensor, *, seed: int | Sequence[int] | None = None
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int | Sequence[int] | None = None,
+        objective: Objective = margin,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Attack `images` on `network`, which comes back as it was.
 
@@ -165,11 +183,18 @@ class PGD:
             labels: (N,) or (N, 1) in {0, 1}.
             seed: of the start; one number for the batch, or one per image, which makes an image's start independent
                 of the batch that it stands in. None draws from the global random state.
+            objective: `objective(logits (N,), labels (N,)) -> (N,)`, ascended; what it needs to know of an image goes
+                in as its label.
+            noise: the start itself, in units of the images, instead of a random one.
 
         Returns:
             Adversarial images (N, C, H, W), detached.
         """
-        noise = start_noise(images, seed) if self.random_start else None
+        start: Tensor | None
+        if noise is not None:
+            start = noise / self._radius if self._radius > 0 else torch.zeros_like(noise)
+        else:
+            start = start_noise(images, seed).mul_(self._start) if self.random_start else None
 
         with attack_mode(network) as module:
 
@@ -184,19 +209,20 @@ class PGD:
             step = max(1, len(images))
             if self.memory_gib is not None and len(images) > 1:
                 step = images_per_part(module, score, images, self.memory_gib)
-            starts = [None] * len(images) if noise is None else noise.split(step)
+            starts = [None] * len(images) if start is None else start.split(step)
             parts = [
                 pgd(
                     score,
                     part,
                     part_labels,
-                    budget=self.budget,
+                    budget=self._radius,
                     steps=self.steps,
                     step_size=self.step_size,
+                    objective=objective,
                     bounds=self.bounds,
-                    random_start=self.random_start,
-                    noise=start,
+                    random_start=part_start is not None,
+                    noise=part_start,
                 )
-                for part, part_labels, start in zip(images.split(step), labels.split(step), starts, strict=False)
+                for part, part_labels, part_start in zip(images.split(step), labels.split(step), starts, strict=False)
             ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.methods.base import Term, method_of
 from pipeline.methods.robust_feature import Correlation, feature_shares, robust_feature_rows
 from pipeline.methods.rows import adversarial_rows, weighted_group_means
-from pipeline.networks import FeatureTap
+from pipeline.networks import FeatureTap, bare, last_convolution
 from pipeline.runs import running_means
 
 
@@ -29,7 +29,7 @@ class ARFL(Term):
 
     Args:
         network: the network that is trained, or its data-parallel wrapper.
-        layer: the last convolution, e.g. ``"features.28"`` of VGG16.
+        layer: the last convolution, e.g. ``"features.28"`` of VGG16; None finds it.
         weight: lambda of Eq. 2; the paper's value is 10.
         correlation: "absolute" (the paper's formula) or "signed" (after Ilyas et al. 2019).
         feature_scale: 1.0 takes the map as it is (the paper); a number divides it; "auto" divides it by its standard
@@ -38,14 +38,14 @@ class ARFL(Term):
         after_relu: take the map after the ReLU (not stated in the paper; default before).
 
     Raises:
-        ValueError: a negative weight, or a scale that is not positive.
+        ValueError: a negative weight, a scale that is not positive, or a layer that is no convolution.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        layer: str,
+        layer: str | None = None,
         weight: float = 10.0,
         correlation: Correlation = "absolute",
         feature_scale: float | Literal["auto"] = 1.0,
@@ -58,7 +58,13 @@ class ARFL(Term):
             raise ValueError(f"feature_scale is {feature_scale!r}; allowed are positive numbers and 'auto'")
         if correlation not in ("absolute", "signed"):
             raise ValueError(f"correlation {correlation!r} is unknown; allowed are 'absolute' and 'signed'")
+        layer = last_convolution(bare(network)) if layer is None else layer
         self.tap = FeatureTap(network, layer)
+        if not isinstance(bare(network).get_submodule(layer), nn.Conv2d):
+            raise ValueError(
+                f"layer {layer!r} is a {type(bare(network).get_submodule(layer)).__name__}, no convolution; "
+                f"the last one is {last_convolution(bare(network))!r}"
+            )
         self.weight = float(weight)
         self.correlation = correlation
         self.after_relu = after_relu

@@ -92,6 +92,18 @@ class Method:
         """Return the batch that the trainer sees; default: the same."""
         return batch
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss function's mean over rows, a scalar.
+
+        Raises:
+            ValueError: the method has no loss function: it was neither given one nor attached to a trainer.
+        """
+        if self.loss_function is None:
+            raise ValueError(
+                f"{type(self).__name__} has no loss function; attach it to a trainer or pass loss_function"
+            )
+        return self.loss_function(logits, labels).mean()
+
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """Return the loss, a scalar; pure in its arguments."""
         raise TypeError(f"{type(self).__name__} defines no objective")
@@ -100,16 +112,24 @@ class Method:
 class Term:
     """An addition to the loss, after the method; any number of them, in any order.
 
-    Subclasses implement `loss(engine) -> scalar` or override `attach`.
+    Subclasses implement `loss(engine) -> scalar`, or override `attach` and begin it with `register`.
     """
 
     weight: float = 1.0
     start_epoch: int = 1
 
-    def attach(self, engine: SupervisedTrainer) -> None:
-        """Tie this term to a trainer, after its method if it has one."""
+    def register(self, engine: SupervisedTrainer) -> None:
+        """Note this term as the trainer's, with its state in the checkpoints.
+
+        Raises:
+            PlugInError: not a trainer that back-propagates.
+        """
         _refuse_other_engines(self, engine)
         _register(self, engine)
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        """Tie this term to a trainer, after its method if it has one."""
+        self.register(engine)
 
         def on_loss_completed(engine: SupervisedTrainer) -> None:
             if warming_up(self, engine):

@@ -11,23 +11,27 @@ FLAG = "adversarial"
 
 
 def grow_batch(batch: dict[str, Any], adversarial_images: Tensor, *, image_key: str = "image") -> dict[str, Any]:
-    """Append one adversarial row for every clean row; every key grows, or the batch is refused.
+    """Append adversarial rows, one or several for every clean row; every key grows, or the batch is refused.
 
     MONAI's decollate fills keys that are too short with None in silence, hence the refusal.
 
     Args:
         batch: tensors (N, ...), lists or tuples of N entries, or values without a batch dimension (numbers, strings,
             None, zero-dimensional tensors), which stay as they are.
-        adversarial_images: (N, C, H, W), row i attacked from row i.
+        adversarial_images: (K N, C, H, W); row i is attacked from row i modulo N.
+        image_key: key of the images.
 
     Returns:
-        A new dictionary with 2N rows, the clean ones first, and the row flag `adversarial` (bool, 2N, on the CPU).
+        A new dictionary with (1 + K) N rows, the clean ones first, and the row flag `adversarial` (bool, on the CPU).
 
     Raises:
         TypeError: an entry that cannot be repeated.
         ValueError: an entry whose length is not N.
     """
     count = len(batch[image_key])
+    copies, rest = divmod(len(adversarial_images), count) if count else (0, len(adversarial_images))
+    if rest:
+        raise ValueError(f"{len(adversarial_images)} adversarial rows for {count} clean ones; a multiple is needed")
     grown: dict[str, Any] = {}
     for key, value in batch.items():
         if key == image_key:
@@ -39,14 +43,20 @@ def grow_batch(batch: dict[str, Any], adversarial_images: Tensor, *, image_key: 
         elif isinstance(value, Tensor | list | tuple):
             if len(value) != count:
                 raise ValueError(f"batch[{key!r}] has {len(value)} rows, the images {count}; they must agree")
-            grown[key] = torch.cat([value, value]) if isinstance(value, Tensor) else [*value, *value]
+            grown[key] = torch.cat([value] * (1 + copies)) if isinstance(value, Tensor) else [*value] * (1 + copies)
         else:
             raise TypeError(
                 f"batch[{key!r}] is a {type(value).__name__}; tensors, lists and plain values can be repeated; "
                 "remove the key in the training transform"
             )
-    grown[FLAG] = torch.arange(2 * count) >= count
+    grown[FLAG] = torch.arange((1 + copies) * count) >= count
     return grown
+
+
+def replace_rows(batch: dict[str, Any], adversarial_images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The batch with every image replaced by its attacked one, and the flag set for all rows."""
+    flag = torch.ones(len(adversarial_images), dtype=torch.bool)
+    return batch | {"image": adversarial_images, "label": labels, FLAG: flag}
 
 
 def adversarial_rows(batch: Any, count: int) -> Tensor:

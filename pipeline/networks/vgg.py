@@ -41,6 +41,23 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+class DropMaxPool(nn.Module):
+    """2 x 2 pooling that drops each window's maximum and takes the next value (after Sun et al. 2022).
+
+    The maximum is the value that an attack moves most easily. Reconstructed; an odd last row or column is left out, as
+    in maximum pooling.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        height, width = maps.shape[2] // 2 * 2, maps.shape[3] // 2 * 2
+        a, b = maps[:, :, :height:2, :width:2], maps[:, :, :height:2, 1:width:2]
+        c, d = maps[:, :, 1:height:2, :width:2], maps[:, :, 1:height:2, 1:width:2]
+        # Second largest of four: the larger of the smaller maximum and the larger minimum's rival.
+        high, low = torch.maximum(a, b), torch.minimum(a, b)
+        other_high, other_low = torch.maximum(c, d), torch.minimum(c, d)
+        return torch.maximum(torch.minimum(high, other_high), torch.maximum(low, other_low))
+
+
 class AverageAndMaximumPool(nn.Module):
     """Concatenate global average and global maximum: (N, C, H, W) to (N, 2C)."""
 
@@ -62,6 +79,7 @@ class VGG16(nn.Module):
         head: "vgg", the paper's two layers of 4,096 (119 million parameters), or "compact", global average and
             maximum pooling with one hidden layer of 256 x `width` (ours, for small machines).
         dropout: in the head.
+        drop_max: `DropMaxPool` in place of the first pooling layer (not in the paper's VGG16).
         engine: run layers that get no weight gradient by `FrozenEngine`, on the CPU.
         cache_gib: the engine's memory for maps of images that come again without an attack; 0 keeps none.
 
@@ -76,6 +94,7 @@ class VGG16(nn.Module):
         width: float = 1.0,
         head: Literal["vgg", "compact"] = "vgg",
         dropout: float = 0.5,
+        drop_max: bool = False,
         engine: bool = True,
         cache_gib: float = 1.0,
     ) -> None:
@@ -89,9 +108,10 @@ class VGG16(nn.Module):
             "width": width,
             "head": head,
             "dropout": dropout,
+            "drop_max": drop_max,
         }
         self.normalise = Normalise(GREY_MEAN, GREY_STD)
-        self.features = _features(width)
+        self.features = _features(width, drop_max=drop_max)
         last = round(512 * width)
         if head == "vgg":
             hidden = round(4096 * width)
@@ -160,6 +180,7 @@ def vgg16(
     width: float = 1.0,
     head: Literal["vgg", "compact"] = "vgg",
     dropout: float = 0.5,
+    drop_max: bool = False,
     engine: bool = True,
     cache_gib: float = 1.0,
     seed: int = 0,
@@ -172,6 +193,7 @@ def vgg16(
         width: see `VGG16`.
         head: see `VGG16`.
         dropout: see `VGG16`.
+        drop_max: see `VGG16`.
         engine: see `VGG16`.
         cache_gib: see `VGG16`.
         seed: seed of the random initialisation; the global random state is left as it was.
@@ -189,7 +211,13 @@ def vgg16(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = VGG16(
-            trainable=trainable, width=width, head=head, dropout=dropout, engine=engine, cache_gib=cache_gib
+            trainable=trainable,
+            width=width,
+            head=head,
+            dropout=dropout,
+            drop_max=drop_max,
+            engine=engine,
+            cache_gib=cache_gib,
         )
     if features is not None:
         load_features(network, features, source=repr(str(weights)))
@@ -197,12 +225,13 @@ def vgg16(
     return network
 
 
-def _features(width: float) -> nn.Sequential:
+def _features(width: float, *, drop_max: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 1
     for entry in CONFIGURATION:
         if isinstance(entry, str):
-            layers.append(nn.MaxPool2d(2, 2))
+            first = not any(isinstance(layer, DropMaxPool | nn.MaxPool2d) for layer in layers)
+            layers.append(DropMaxPool() if drop_max and first else nn.MaxPool2d(2, 2))
             continue
         out = round(entry * width)
         layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=False)]
@@ -216,14 +245,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def backbone(name: str, **settings: Any) -> nn.Module:
-    """Build a network by name: `backbone("vgg16", weights="none", width=0.25)` is `vgg16(weights="none", width=0.25)`.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    if name != "vgg16":
-        raise ValueError(f"backbone {name!r} is unknown; allowed is 'vgg16'")
-    return vgg16(**settings)

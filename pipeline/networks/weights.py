@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +32,31 @@ def read_vgg16_features(weights: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: out of reach, unreadable, or not VGG16's convolutions.
     """
+    download = None
     if str(weights) == "imagenet":
         from torchvision.models import VGG16_Weights
 
+        download = VGG16_Weights.IMAGENET1K_V1
+    state = read_state(weights, download)
+    features = {name: value for name, value in state.items() if name.startswith("features.")}
+    if not features:
+        raise WeightsError(f"weights: {str(weights)!r} holds no entry 'features.*'; is it a VGG16 state dict?")
+    return features
+
+
+def read_state(weights: str | Path, download: Any = None) -> dict[str, Tensor]:
+    """Read a state dict from a path, or download it.
+
+    Args:
+        weights: "imagenet" or a path.
+        download: torchvision's entry for "imagenet".
+
+    Raises:
+        WeightsError: out of reach or unreadable.
+    """
+    if download is not None:
         try:
-            state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+            state = download.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError, HTTPException) as error:
             raise WeightsError(
                 f"weights: 'imagenet' is out of reach ({type(error).__name__}: {error}); allowed are {CHOICES}"
@@ -53,10 +74,7 @@ def read_vgg16_features(weights: str | Path) -> dict[str, Tensor]:
             ) from error
     if not isinstance(state, dict):
         raise WeightsError(f"weights: {str(weights)!r} holds a {type(state).__name__}, expected a state dict")
-    features = {name: value for name, value in state.items() if name.startswith("features.")}
-    if not features:
-        raise WeightsError(f"weights: {str(weights)!r} holds no entry 'features.*'; is it a VGG16 state dict?")
-    return features
+    return state
 
 
 def load_features(network: nn.Module, features: dict[str, Tensor], *, source: str) -> None:

@@ -12,7 +12,7 @@ from pipeline.runs.configuration import ConfigurationError, check_configuration
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.errors import install_error_printer
 from pipeline.runs.history import History, running_means
-from pipeline.runs.seeds import EpochShuffle, Reseed, seed_for
+from pipeline.runs.seeds import EpochShuffle, ReplayingLoader, Reseed, seed_for
 
 install_error_printer()
 
@@ -22,6 +22,7 @@ __all__ = [
     "ConfigurationError",
     "EpochShuffle",
     "History",
+    "ReplayingLoader",
     "Reseed",
     "RunDirectory",
     "check_configuration",

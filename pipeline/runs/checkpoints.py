@@ -82,6 +82,8 @@ class Checkpoints:
         trained_on: digests of the patients and images that this network has seen, kept in the file together with those
             of `initial_weights`, so that an external test can refuse them.
         refuse: digests of the patients and images that will be tested; initial weights that have seen one are refused.
+        patience: stop after so many validated epochs without a better metric (robust early stopping, where the metric
+            holds a validation attack); None trains to the end.
         model: plain values from which the network and its preprocessing can be built again (`predict` needs them).
 
     Raises:
@@ -101,7 +103,12 @@ class Checkpoints:
         refuse: Sequence[str] = (),
         model: Mapping[str, Any] | None = None,
         start_epoch: int = 1,
+        patience: int | None = None,
     ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience is {patience}; allowed are whole numbers from 1 on, or None")
+        self.patience = patience
+        self._worse = 0
         self.run_directory = run_directory
         self.network = getattr(network, "module", network)
         self.optimizer = optimizer
@@ -151,6 +158,9 @@ class Checkpoints:
         engine.state.iteration = content["iteration"]
         self.best_metric = content["best_metric"]
         self.best_epoch = content["best_epoch"]
+        self._worse = content.get("worse", 0)
+        if self._stops():
+            engine.terminate()
         self._add_digests(content)
         logger.info("resumed after epoch %d from %s", content["epoch"], self.latest)
 
@@ -170,7 +180,12 @@ class Checkpoints:
         # A metric that is not a number never becomes the best, so that a bad first epoch cannot freeze it.
         better = metric >= self.best_metric and engine.state.epoch >= self.start_epoch
         if better:
-            self.best_metric, self.best_epoch = metric, engine.state.epoch
+            self.best_metric, self.best_epoch, self._worse = metric, engine.state.epoch, 0
+        elif not math.isnan(metric) and engine.state.epoch >= self.start_epoch:
+            self._worse += 1
+        if self._stops():
+            logger.info("no better epoch than %d in %d validations; training stops", self.best_epoch, self._worse)
+            engine.terminate()
         if rank_of(engine) != 0:
             return
         self.run_directory.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -181,6 +196,7 @@ class Checkpoints:
             "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,
+            "worse": self._worse,
             "model": self.model,
             "handlers": {name: held.state_dict() for name, held in _STATEFUL.get(engine, {}).items()},
             "trained_on": self.trained_on,
@@ -188,6 +204,9 @@ class Checkpoints:
         if better:
             save_atomically(shared, self.best)
         save_atomically(shared | {"optimizer": self.optimizer.state_dict()}, self.latest)
+
+    def _stops(self) -> bool:
+        return self.patience is not None and self._worse >= self.patience
 
     def load_best(self) -> None:
         """Load `best.pt` into the network.

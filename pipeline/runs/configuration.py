@@ -125,7 +125,7 @@ def _unknown_arguments(configuration: dict[str, Any], parser: ConfigParser) -> l
         try:
             component = ConfigComponent(node, id=path, locator=parser.locator)
             target = pydoc.locate(str(component.resolve_module_name()))
-            parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
+            parameters = _parameters(target)
         except (TypeError, ValueError, ModuleNotFoundError, pydoc.ErrorDuringImport):
             continue  # an expression, or a target that only its own construction can judge
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
@@ -138,6 +138,22 @@ def _unknown_arguments(configuration: dict[str, Any], parser: ConfigParser) -> l
             if not key.startswith("_") and key not in names
         ]
     return problems
+
+
+def _parameters(target: Any) -> list[inspect.Parameter]:
+    """Parameters of a component. A class of ours that takes `**others` hands them on to its base class."""
+    parameters = list(inspect.signature(target).parameters.values())
+    if not inspect.isclass(target) or not target.__module__.startswith("pipeline."):
+        return parameters
+    for base in inspect.getmro(target)[1:]:
+        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+            break
+        if "__init__" in vars(base) and base is not object:
+            own = [each for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
+            known = {each.name for each in own}
+            inherited = list(inspect.signature(base).parameters.values())
+            parameters = own + [each for each in inherited if each.name not in known]
+    return parameters
 
 
 def _components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -85,6 +85,13 @@ GROUP = {
 }
 
 
+def test_arguments_that_a_method_hands_on_to_its_base_are_known(bundle) -> None:
+    attack = {"_target_": "pipeline.attacks.NFGSM", "budget": 0.1, "memory_gib": 1.0}
+    bundle(SMALL | {"imports": [*SMALL["imports"], "$import pipeline.attacks"], "attack": attack}).initialize()
+    wrong = bundle(SMALL | {"attack": attack | {"bound": 1}})
+    assert "attack#bound is no argument of pipeline.attacks.NFGSM; did you mean 'bounds'" in refusal(wrong)
+
+
 def test_ids_inside_a_group_of_components_are_checked(bundle) -> None:
     bundle(GROUP).initialize()
     bundle(GROUP, **{"train#options": {"other": 1}}).initialize()
