@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cohort.command import manifest, prepare
 from pipeline.evaluation.command import predict
+from pipeline.experiments.command import sweep, table
 from pipeline.phantom.command import phantom
 from pipeline.report.command import report
 
@@ -22,6 +23,8 @@ app.command()(phantom)
 app.add_typer(manifest, name="manifest")
 app.command()(prepare)
 app.command()(predict)
+app.command()(table)
+app.command()(sweep)
 app.command()(report)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch.utils.data import DataLoader, Sampler
 
@@ -66,6 +67,9 @@ class Reseed:
 class EpochShuffle(Sampler[int]):
     """Sampler whose order is a function of seed and epoch; `Reseed` tells it the epoch.
 
+    In a distributed run every rank takes each so-many-th image of the one order, so that the ranks' batches together
+    are the batch that a single process would draw. The order is filled up from its start to a multiple of the ranks.
+
     Args:
         data_source: the data set.
         seed: the run's seed.
@@ -77,11 +81,18 @@ class EpochShuffle(Sampler[int]):
         self.epoch = 1
 
     def __len__(self) -> int:
-        return len(self.data_source)
+        return -(-len(self.data_source) // _world_size())
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(seed_for(self.seed, "order", self.epoch))
-        yield from torch.randperm(len(self.data_source), generator=generator).tolist()
+        order = torch.randperm(len(self.data_source), generator=generator).tolist()
+        ranks = _world_size()
+        order += order[: -len(order) % ranks]
+        yield from order[(dist.get_rank() if ranks > 1 else 0) :: ranks]
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class ReplayingLoader(DataLoader):

@@ -1,8 +1,19 @@
 """Statistics of patients: tables in, figures with intervals out; NumPy, SciPy and pandas, never torch."""
 
-from pipeline.statistics.auc import auc, auc_difference, auc_estimate, patient_auc
+from pipeline.statistics.auc import auc, auc_estimate, patient_auc
 from pipeline.statistics.bootstrap import bootstrap_auc, percentile_interval
 from pipeline.statistics.cohort_table import cohort_summary, refusal_counts
+from pipeline.statistics.comparison import (
+    CorrectedT,
+    DelongDifference,
+    MannWhitney,
+    auc_difference,
+    corrected_t,
+    delong_difference,
+    holm,
+    mann_whitney,
+    pooled_auc,
+)
 from pipeline.statistics.delong import delong_covariance, delong_interval
 from pipeline.statistics.estimate import Estimate, NotEstimable, Proportion
 from pipeline.statistics.flips import Flips, flips
@@ -20,8 +31,11 @@ from pipeline.statistics.roc import RocCurve, roc_curve
 __all__ = [
     "CLEAN",
     "AttackResult",
+    "CorrectedT",
+    "DelongDifference",
     "Estimate",
     "Flips",
+    "MannWhitney",
     "NotEstimable",
     "Proportion",
     "RocCurve",
@@ -31,15 +45,20 @@ __all__ = [
     "auc_estimate",
     "bootstrap_auc",
     "cohort_summary",
+    "corrected_t",
     "delong_covariance",
+    "delong_difference",
     "delong_interval",
     "flips",
     "freeze_threshold",
+    "holm",
+    "mann_whitney",
     "ordered_attacks",
     "patient_auc",
     "patient_table",
     "percentile_interval",
     "pool_patients",
+    "pooled_auc",
     "probability",
     "refusal_counts",
     "robustness",

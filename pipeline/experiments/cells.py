@@ -1,0 +1,170 @@
+"""Cells of a grid: one MONAI bundle run each, in a directory named by the digest of its configuration."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from pipeline import bundle_file
+from pipeline.experiments.variants import GridError, Variant
+from pipeline.runs.directory import write_atomically
+
+# Where a run writes and on what it runs; neither is part of what is computed.
+PLACES = ("output_dir", "run_name", "resume", "device", "store_dir", "dataset_dir", "initial_weights", "bundle_root")
+AUXILIARY = "auxiliary"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        variant: the method.
+        fold: the fold.
+        settings: overrides of the configuration, beside the overlays.
+        presets: further overlays, e.g. bundles/arfl/presets/ddsm200.json.
+        manifest_digest: SHA-256 of the manifest, "" for phantoms.
+        start: the cell whose best network this one starts from.
+        value: the varied value, in a sweep.
+        ranks: processes of a distributed run.
+    """
+
+    variant: Variant
+    fold: int
+    settings: Mapping[str, Any]
+    presets: tuple[Path, ...] = ()
+    manifest_digest: str = ""
+    start: Cell | None = None
+    value: float | None = None
+    ranks: int = 1
+    _digest: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def files(self) -> list[Path]:
+        """Configuration files: the main job, the method, its terms, the presets."""
+        files = [bundle_file("train.json"), *self.variant.files, *self.presets]
+        return [*files, bundle_file("multi_gpu_train.json")] if self.ranks > 1 else files
+
+    @property
+    def digest(self) -> str:
+        """First ten digits of the SHA-256 of everything that decides what the run computes."""
+        if not self._digest:
+            parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in self.files]))
+            for key, value in self.settings.items():
+                parser[key] = value
+            configuration = {key: value for key, value in parser.get().items() if key not in PLACES}
+            content = {
+                "configuration": configuration | {"manifest": self.manifest_digest},
+                "start": self.start.digest if self.start else None,
+            }
+            text = json.dumps(content, sort_keys=True, default=str)
+            self._digest.append(hashlib.sha256(text.encode()).hexdigest()[:10])
+        return self._digest[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory."""
+        role = "start-" if self.settings.get("test_budgets") == [] and self.start is None else ""
+        return f"{role}{self.variant.name}-fold{self.fold}-{self.digest}"
+
+    @property
+    def label(self) -> str:
+        value = "" if self.value is None else f" {self.value:g}"
+        return f"{self.variant.name}{value} fold {self.fold}"
+
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in self.files]))
+        return int(self.settings.get("max_epochs", parser["max_epochs"]))
+
+
+class Shelf:
+    """The folder in which a grid's cells lie.
+
+    Args:
+        folder: `cells/` and `logs/` are made below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cells = folder / "cells"
+        self.logs = folder / "logs"
+
+    def directory(self, cell: Cell) -> Path:
+        return self.cells / cell.name
+
+    def done(self, cell: Cell) -> bool:
+        """Is the cell finished?"""
+        return (self.directory(cell) / "done.json").is_file()
+
+    def epochs_done(self, cell: Cell) -> int:
+        """Epochs that a cell has behind it, from its history."""
+        if self.done(cell):
+            return cell.epochs()
+        history = self.directory(cell) / "history.csv"
+        if not history.is_file():
+            return 0
+        with history.open(newline="", encoding="utf-8") as file:
+            return max((int(row["epoch"]) for row in csv.DictReader(file)), default=0)
+
+    def run(self, cell: Cell, *, threads: int | None = None) -> None:
+        """Run a cell to its end, from its last epoch if it was broken off; nothing happens to a finished one.
+
+        Afterwards the optimiser's state is dropped.
+
+        Raises:
+            GridError: the run failed; its log is named.
+        """
+        if self.done(cell):
+            return
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.cells.mkdir(parents=True, exist_ok=True)
+        places: dict[str, Any] = {"output_dir": str(self.cells), "run_name": cell.name, "resume": True}
+        if cell.start is not None:
+            places["initial_weights"] = str(self.directory(cell.start) / "checkpoints" / "best.pt")
+        overlay = self.logs / f"{cell.name}.json"
+        write_atomically(overlay, json.dumps(dict(cell.settings) | places, indent=1))
+        files = [*cell.files, overlay]
+        self._bundle(cell, files, threads)
+        if cell.variant.branches and cell.settings.get("test_budgets") != []:
+            branch = self.logs / f"{cell.name}-{AUXILIARY}.json"
+            write_atomically(branch, json.dumps({"network_settings": {"test_branch": AUXILIARY}, "resume": False}))
+            self._bundle(cell, [*files, bundle_file("evaluate.json"), branch], threads)
+        (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
+        write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))
+
+    def scores(self, cell: Cell) -> dict[str, Path]:
+        """scores.csv of a finished cell by branch; "" is the network as it is tested by default."""
+        found = {"": self.directory(cell) / "scores.csv"}
+        if cell.variant.branches:
+            found[AUXILIARY] = self.cells / f"{cell.name}-evaluation" / "scores.csv"
+        return found
+
+    def _bundle(self, cell: Cell, files: Sequence[Path], threads: int | None) -> None:
+        launcher = [sys.executable, "-m"]
+        if cell.ranks > 1 and not any(file.name == "evaluate.json" for file in files):
+            launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(cell.ranks), "-m"]
+        command = [*launcher, "monai.bundle", "run", "--config_file", str([str(file) for file in files])]
+        environment = dict(os.environ)
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+        package = str(bundle_file("train.json").parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+        log = self.logs / f"{cell.name}.txt"
+        with log.open("a", encoding="utf-8") as output:
+            code = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
+        if code != 0:
+            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            raise GridError(f"cell {cell.label} failed ({lines[-1] if lines else f'exit status {code}'}); see {log}")

@@ -1,0 +1,196 @@
+"""Running a grid of cells: what is done is skipped, what was broken off goes on, on one machine or a Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from pipeline import __version__
+from pipeline.experiments.cells import Cell, Shelf
+from pipeline.experiments.variants import GridError
+from pipeline.runs.directory import write_atomically
+from pipeline.runs.errors import own_error
+
+FORMAT = 1
+POLL_SECONDS = 2.0
+
+
+def open_shelf(folder: Path, manifest_digest: str) -> Shelf:
+    """The grid's folder, new or from an earlier call.
+
+    Raises:
+        GridError: it holds cells of another version of this package or of another manifest.
+    """
+    about = {"format": FORMAT, "version": __version__, "manifest": manifest_digest}
+    recorded = folder / "grid.json"
+    if recorded.is_file():
+        found = json.loads(recorded.read_text(encoding="utf-8"))
+        changed = [key for key in about if found.get(key) != about[key]]
+        if changed:
+            shown = ", ".join(f"{key} {found.get(key)!r} there, {about[key]!r} now" for key in changed)
+            raise GridError(f"{folder} holds the cells of another grid ({shown}); give another --out, or move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(recorded, json.dumps(about, indent=1))
+    return Shelf(folder)
+
+
+def with_starts(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells with those that they start from in front, each once."""
+    ordered: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.start is not None:
+            ordered.setdefault(cell.start.name, cell.start)
+    for cell in cells:
+        ordered.setdefault(cell.name, cell)
+    return list(ordered.values())
+
+
+def check(cells: Sequence[Cell]) -> dict[str, int]:
+    """Build network, method and terms of every variant once, before anything runs.
+
+    Returns:
+        Bytes: `best` of the networks that finished cells keep, `peak` of the largest running cell.
+
+    Raises:
+        GridError: a combination that makes no sense, with the reason.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    best = 0
+    for cell in cells:
+        key = json.dumps([cell.variant.name, {k: v for k, v in cell.settings.items() if k != "fold"}], default=str)
+        if key not in sizes:
+            sizes[key] = _built(cell)
+        best += sizes[key][0]
+    return {"best": best, "peak": max((peak for _, peak in sizes.values()), default=0)}
+
+
+def _built(cell: Cell) -> tuple[int, int]:
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.files]))
+    for key, value in cell.settings.items():
+        parser[key] = value
+    try:
+        parser.get_parsed_content("imports")
+        network = parser.get_parsed_content("network")
+        for slot in ("method", "arfl", "awp", "ema", "extra"):
+            parser.get_parsed_content(slot)
+    except Exception as error:
+        own = own_error(error)
+        raise GridError(f"{cell.label}: {own or error}") from error
+    whole = sum(p.numel() * p.element_size() for p in network.parameters())
+    trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    return whole, 2 * whole + 2 * trained
+
+
+def disk_line(need: dict[str, int], folder: Path) -> str:
+    """What the grid will take of the disk, and what is free."""
+    free = shutil.disk_usage(folder).free
+    total = need["best"] + need["peak"]
+    warning = "; THIS IS NOT ENOUGH" if free < total else ""
+    return (
+        f"disk: {need['best'] / 1e9:.1f} GB for the cells' networks and up to {need['peak'] / 1e9:.1f} GB "
+        f"while one runs; {free / 1e9:.1f} GB are free{warning}"
+    )
+
+
+def run_grid(shelf: Shelf, cells: Sequence[Cell], *, jobs: int = 1, scheduler: str | None = None) -> list[str]:
+    """Run what is not done; a cell that fails does not end the others.
+
+    Args:
+        shelf: where the cells lie.
+        cells: starts in front of what starts from them.
+        jobs: cells at the same time on this machine.
+        scheduler: address of a Dask scheduler whose workers see the same folders; then `jobs` does not count.
+
+    Returns:
+        Failures, one line each.
+    """
+    left = [cell for cell in cells if not shelf.done(cell)]
+    with Progress(shelf, cells) as progress:
+        if scheduler is not None:
+            return _on_cluster(shelf, left, scheduler, progress)
+        threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            return _in_order(left, lambda cell: pool.submit(shelf.run, cell, threads=threads), progress)
+
+
+def _in_order(left: Sequence[Cell], submit: Any, progress: Progress) -> list[str]:
+    """Submit cells whose start is done or failed; collect failures."""
+    waiting = list(left)
+    running: dict[Future[None], Cell] = {}
+    open_names = {cell.name for cell in left}
+    failed: dict[str, str] = {}
+    while waiting or running:
+        for cell in list(waiting):
+            if cell.start is not None and cell.start.name in failed:
+                failed[cell.name] = f"cell {cell.label}: the cell that it starts from failed"
+            elif cell.start is not None and cell.start.name in open_names:
+                continue
+            else:
+                running[submit(cell)] = cell
+            waiting.remove(cell)
+        if not running:
+            continue
+        finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in finished:
+            cell = running.pop(future)
+            error = future.exception()
+            if error is not None:
+                failed[cell.name] = str(error)
+            open_names.discard(cell.name)
+        progress.show([cell.label for cell in running.values()])
+    return list(failed.values())
+
+
+def _on_cluster(shelf: Shelf, left: Sequence[Cell], scheduler: str, progress: Progress) -> list[str]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise GridError("--scheduler needs Dask: pip install 'arfl-mammography[cluster]'") from error
+    with Client(scheduler) as client, ThreadPoolExecutor(max_workers=max(len(left), 1)) as pool:
+
+        def submit(cell: Cell) -> Future[None]:
+            task = client.submit(_run_elsewhere, shelf.folder.resolve(), cell, key=f"{cell.name}", pure=False)
+            return pool.submit(task.result)
+
+        return _in_order(left, submit, progress)
+
+
+def _run_elsewhere(folder: Path, cell: Cell) -> None:
+    Shelf(folder).run(cell)
+
+
+class Progress:
+    """A bar over the epochs of all cells: cells done, running, time left."""
+
+    def __init__(self, shelf: Shelf, cells: Sequence[Cell]) -> None:
+        self.shelf = shelf
+        self.cells = cells
+        self._lock = threading.Lock()
+        total = sum(cell.epochs() for cell in cells)
+        self._bar = tqdm(total=total, initial=self._epochs(), unit="epoch", dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.show([])
+        self._bar.close()
+
+    def _epochs(self) -> int:
+        return sum(self.shelf.epochs_done(cell) for cell in self.cells)
+
+    def show(self, running: Sequence[str]) -> None:
+        with self._lock:
+            done = sum(self.shelf.done(cell) for cell in self.cells)
+            self._bar.n = self._epochs()
+            self._bar.set_description(f"{done}/{len(self.cells)} cells")
+            self._bar.set_postfix_str(f"running {', '.join(running)}" if running else "", refresh=True)

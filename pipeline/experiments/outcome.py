@@ -1,0 +1,96 @@
+"""What an experiment leaves: tables, tests, claims and figures from the finished cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.experiments.cells import Cell, Shelf
+from pipeline.experiments.claims import claims
+from pipeline.experiments.figures import budget_curve, sweep_figure
+from pipeline.experiments.results import patient_scores
+from pipeline.experiments.saliency_figure import saliency_figure
+from pipeline.experiments.tables import comparisons, fold_aucs, paper_table, pooled_table, write_tables
+from pipeline.runs.directory import write_atomically
+
+SWEEPS = "sweeps"
+
+
+def write_outcome(
+    shelf: Shelf, cells: Sequence[Cell], *, published: Any = None, resamples: int = 2000, seed: int = 0
+) -> list[str]:
+    """Write tables and figures of what is finished into the grid's folder.
+
+    Args:
+        shelf: the grid's folder.
+        cells: those of the table, without the cells that they start from.
+        published: "cmmd" or "upmc" puts the paper's figures beside ours.
+        resamples: bootstrap resamples of patients.
+        seed: of the resamples.
+
+    Returns:
+        Lines to print: the table, and where everything is.
+    """
+    done = [cell for cell in cells if shelf.done(cell)]
+    scores = patient_scores(shelf, done).drop(columns="value")
+    if scores.empty:
+        return ["no cell is finished; nothing to tabulate"]
+    tables = {
+        "paper": paper_table(scores, published=published),
+        "pooled": pooled_table(scores, resamples=resamples, seed=seed),
+        "comparisons": comparisons(scores, resamples=resamples, seed=seed),
+        "folds": fold_aucs(scores),
+    }
+    tables["claims"] = claims(scores, tables["comparisons"], sweeps=read_sweeps(shelf.folder))
+    files = write_tables(shelf.folder, tables)
+    files += budget_curve(scores, shelf.folder)
+    files += _saliency(shelf, done)
+    missing = len(cells) - len(done)
+    lines = [(shelf.folder / f"{name}.md").read_text(encoding="utf-8") for name in ("paper", "claims")]
+    lines.append(f"{missing} of {len(cells)} cells are not finished and not in these tables" if missing else "")
+    return [*lines, f"written to {shelf.folder}: {', '.join(sorted({file.name for file in files}))}"]
+
+
+def write_sweep(shelf: Shelf, cells: Sequence[Cell], parameter: str) -> list[str]:
+    """Write a sweep's AUCs and the figure of all sweeps that lie in the grid's folder.
+
+    Args:
+        shelf: the grid's folder.
+        cells: the sweep's.
+        parameter: its name.
+
+    Returns:
+        Lines to print.
+    """
+    done = [cell for cell in cells if shelf.done(cell)]
+    scores = patient_scores(shelf, done)
+    if scores.empty:
+        return ["no cell is finished; nothing to draw"]
+    parts = [fold_aucs(part.drop(columns="value")).assign(value=value) for value, part in scores.groupby("value")]
+    table = pd.concat(parts, ignore_index=True)
+    folder = shelf.folder / SWEEPS
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{parameter}.csv", table.to_csv(index=False))
+    files = sweep_figure(read_sweeps(shelf.folder), shelf.folder)
+    summary = table.groupby(["value", "attack_id"])["auc"].agg(["mean", "std", "count"]).unstack("attack_id")["mean"]
+    return [
+        summary.mul(100).round(1).to_string(),
+        f"written to {shelf.folder}: {SWEEPS}/{parameter}.csv, {', '.join(file.name for file in files)}",
+    ]
+
+
+def read_sweeps(folder: Path) -> dict[str, pd.DataFrame]:
+    """Sweeps that earlier calls left in a grid's folder, by parameter."""
+    return {path.stem: pd.read_csv(path) for path in sorted((folder / SWEEPS).glob("*.csv"))}
+
+
+def _saliency(shelf: Shelf, done: Sequence[Cell]) -> list[Path]:
+    """The figure from the first fold in which rows E and F are finished."""
+    by_name = {(cell.variant.name, cell.fold): shelf.directory(cell) for cell in done}
+    for (name, fold), run in sorted(by_name.items(), key=lambda entry: entry[0][1]):
+        if name == "dual_arfl" and ("dual", fold) in by_name:
+            return saliency_figure(by_name["dual", fold], run, shelf.folder)
+    return []
