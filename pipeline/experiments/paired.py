@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import norm
 
-from pipeline.statistics import NotEstimable, auc, auc_difference, corrected_t, delong_covariance, mann_whitney
-from pipeline.statistics.comparison import ROUNDING
+from pipeline.statistics import (
+    NotEstimable,
+    auc,
+    corrected_t,
+    delong_difference,
+    mann_whitney,
+    pooled_auc_difference,
+)
 
 FIGURES = (
     "difference", "lower", "upper", "delong_p", "fold_difference", "t_lower", "t_upper", "t_p", "mann_whitney_u",
@@ -52,12 +56,12 @@ def compare(
     keep = np.isin(folds, used)
     labels, folds, first, second = labels[keep], folds[keep], first[keep], second[keep]
     figures |= {"folds": len(used), "patients": len(labels)}
-    estimate = auc_difference(labels, first, second, folds=folds, resamples=resamples, seed=seed)
+    estimate = pooled_auc_difference(labels, first, second, folds=folds, resamples=resamples, seed=seed)
     for name, number in (("difference", estimate.value), ("lower", estimate.lower), ("upper", estimate.upper)):
         figures[name] = math.nan if number is None else number
     notes += [f"interval: {estimate.reason}"] if estimate.reason else []
     try:
-        figures["delong_p"] = delong_over_folds(labels, first, second, folds=folds)
+        figures["delong_p"] = delong_difference(labels, first, second, folds=folds).p_value
     except NotEstimable as error:
         notes.append(f"DeLong: {error}")
     of_first, of_second = np.array(values).T
@@ -70,29 +74,6 @@ def compare(
     ranks = mann_whitney(of_first, of_second)
     figures |= {"mann_whitney_u": ranks.statistic, "mann_whitney_p": ranks.p_value}
     return figures | {"mann_whitney_least_p": ranks.smallest_p_value}, notes
-
-
-def delong_over_folds(labels: NDArray[Any], first: NDArray[Any], second: NDArray[Any], *, folds: NDArray[Any]) -> float:
-    """Two-sided DeLong p of a difference of AUCs when each fold was scored by its own networks.
-
-    Folds have no patients in common, so their variances add up: with w_f the fold's share of malignant-benign pairs,
-    the difference is sum of w_f d_f and its variance sum of w_f^2 v_f. One fold gives ``delong_difference``.
-
-    Raises:
-        NotEstimable: fewer than two patients of a class in a fold, or a variance of 0.
-    """
-    difference = variance = alone = pairs = 0.0
-    for fold in np.unique(folds):
-        at = folds == fold
-        values, covariance = delong_covariance(labels[at], np.stack([first[at], second[at]]))
-        weight = float(labels[at].sum() * (1 - labels[at]).sum())
-        pairs += weight
-        difference += weight * float(values[0] - values[1])
-        variance += weight**2 * float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
-        alone += weight**2 * float(np.trace(covariance))
-    if variance <= ROUNDING * alone:
-        raise NotEstimable(f"the AUCs differ by {difference / pairs:g} with a variance of 0")
-    return 2.0 * float(norm.sf(abs(difference) / math.sqrt(variance)))
 
 
 def _not_shared(one: pd.DataFrame, two: pd.DataFrame, both: pd.DataFrame) -> list[str]:

@@ -1,18 +1,18 @@
 """Statistics of patients: tables in, figures with intervals out; NumPy, SciPy and pandas, never torch."""
 
-from pipeline.statistics.auc import auc, auc_estimate, patient_auc
+from pipeline.statistics.auc import auc, auc_difference, auc_estimate, patient_auc
 from pipeline.statistics.bootstrap import bootstrap_auc, percentile_interval
 from pipeline.statistics.cohort_table import cohort_summary, refusal_counts
 from pipeline.statistics.comparison import (
     CorrectedT,
     DelongDifference,
     MannWhitney,
-    auc_difference,
     corrected_t,
     delong_difference,
     holm,
     mann_whitney,
     pooled_auc,
+    pooled_auc_difference,
 )
 from pipeline.statistics.delong import delong_covariance, delong_interval
 from pipeline.statistics.estimate import Estimate, NotEstimable, Proportion
@@ -59,6 +59,7 @@ __all__ = [
     "percentile_interval",
     "pool_patients",
     "pooled_auc",
+    "pooled_auc_difference",
     "probability",
     "refusal_counts",
     "robustness",

@@ -14,7 +14,6 @@ from scipy.stats import mannwhitneyu, norm, rankdata, t
 
 from pipeline.statistics.arrays import Flags, Floats, check_confidence, check_scores
 from pipeline.statistics.auc import MINIMUM_PER_CLASS, auc
-from pipeline.statistics.auc import auc_difference as difference_over_all_pairs
 from pipeline.statistics.bootstrap import bootstrap_auc, percentile_interval
 from pipeline.statistics.delong import delong_covariance
 from pipeline.statistics.estimate import Estimate, NotEstimable
@@ -118,26 +117,39 @@ def corrected_t(first: ArrayLike, second: ArrayLike, *, test_share: float) -> Co
     return CorrectedT(difference, error, p_value, difference - half, difference + half, folds)
 
 
-def delong_difference(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> DelongDifference:
+def delong_difference(
+    labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, folds: ArrayLike | None = None
+) -> DelongDifference:
     """Paired test of two AUCs of the same patients (DeLong et al. 1988, midranks of Sun and Xu 2014).
 
-    The patients must be scored by one network per method; for scores of several folds see ``auc_difference``.
+    Folds have no patients in common, so their variances add up: with w_f the fold's share of malignant-benign pairs,
+    the difference is sum of w_f d_f and its variance sum of w_f^2 v_f.
 
     Args:
-        labels: (N,) of 0 and 1, at least two of each.
+        labels: (N,) of 0 and 1, at least two of each in every fold.
         first: (N,) finite scores of one method, larger is more suspicious.
         second: (N,) scores of the other for the same patients in the same order.
+        folds: (N,) the fold in which each patient was tested, or None when one network scored all of them.
 
     Raises:
         NotEstimable: fewer than two patients in a class, or a variance of 0 (equal rankings, or both AUCs 0 or 1).
         ValueError: labels or scores that are not allowed.
     """
-    values, covariance = delong_covariance(*_check_rows(labels, first, second))
-    difference = float(values[0] - values[1])
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
-    if variance <= ROUNDING * float(np.trace(covariance)):
+    positive, numbers = _check_rows(labels, first, second)
+    codes = np.zeros(len(positive), dtype=int) if folds is None else pd.factorize(np.asarray(folds))[0]
+    difference = variance = alone = pairs = 0.0
+    for fold in np.unique(codes):
+        at = codes == fold
+        values, covariance = delong_covariance(positive[at], numbers[:, at])
+        weight = float(positive[at].sum() * (~positive[at]).sum())
+        pairs += weight
+        difference += weight * float(values[0] - values[1])
+        variance += weight**2 * float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
+        alone += weight**2 * float(np.trace(covariance))
+    difference /= pairs
+    if variance <= ROUNDING * alone:
         raise NotEstimable(f"the AUCs differ by {difference:g} with a DeLong variance of 0: no spread to test it by")
-    error = math.sqrt(variance)
+    error = math.sqrt(variance) / pairs
     half, p_value = float(norm.ppf(0.975)) * error, 2.0 * float(norm.sf(abs(difference) / error))
     return DelongDifference(difference, p_value, difference - half, difference + half)
 
@@ -180,27 +192,25 @@ def pooled_auc(
     return _by_fold(labels, [scores], folds, resamples=resamples, seed=seed, confidence=confidence)
 
 
-def auc_difference(
+def pooled_auc_difference(
     labels: ArrayLike,
     first: ArrayLike,
     second: ArrayLike,
     *,
-    folds: ArrayLike | None = None,
+    folds: ArrayLike,
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Difference of two AUCs of the same patients, AUC(first) - AUC(second), with a paired patient bootstrap.
+    """Difference of two `pooled_auc` of the same patients, first - second, with a paired patient bootstrap.
 
-    Both scores of a resampled patient stay together, so that what the AUCs share cancels out. Resampling is stratified
-    by class; with ``folds`` it is stratified by fold and class, and the AUCs are those of ``pooled_auc``.
+    Both scores of a resampled patient stay together, so that what the AUCs share cancels out.
 
     Args:
         labels: (N,) of 0 and 1, one per patient.
         first: (N,) finite scores of one method, larger is more suspicious.
         second: (N,) scores of the other for the same patients in the same order.
-        folds: (N,) the fold in which each patient was tested, or None when one network scored all of them.
-        resamples, seed, confidence: As in ``pooled_auc``.
+        folds, resamples, seed, confidence: As in ``pooled_auc``.
 
     Returns:
         The difference in [-1, 1]; None with a reason where it, or its interval, is not estimable (all AUCs 0 or 1).
@@ -208,8 +218,6 @@ def auc_difference(
     Raises:
         ValueError: labels, scores, folds or settings that are not allowed.
     """
-    if folds is None:
-        return difference_over_all_pairs(labels, first, second, resamples=resamples, seed=seed, confidence=confidence)
     return _by_fold(labels, [first, second], folds, resamples=resamples, seed=seed, confidence=confidence)
 
 

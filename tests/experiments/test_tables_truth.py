@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from pipeline.experiments.claims import MARGIN, Gap, claims, judge
-from pipeline.experiments.paired import delong_over_folds
 from pipeline.experiments.published import PAPER_ROWS, PUBLISHED, display_name, ordered_methods
 from pipeline.experiments.tables import comparisons, fold_aucs, paper_table, pooled_table, write_tables
 from pipeline.statistics import delong_difference
@@ -142,7 +141,7 @@ def test_f_meets_d_and_e_and_every_other_row_once(planted: pd.DataFrame) -> None
     assert missing["note"] == "not run: dual" and missing["folds"] == 0 and math.isnan(missing["difference"])
 
 
-def test_delong_of_one_fold_is_the_plain_one_and_of_two_adds_variances(planted: pd.DataFrame) -> None:
+def test_delong_of_two_folds_adds_their_variances(planted: pd.DataFrame) -> None:
     wide = planted[planted["attack_id"] == "clean"].pivot(
         index=["fold", "patient_id", "patient_label"], columns="method", values="logit"
     )
@@ -150,14 +149,10 @@ def test_delong_of_one_fold_is_the_plain_one_and_of_two_adds_variances(planted: 
     folds, labels = (wide.index.get_level_values(name).to_numpy() for name in ("fold", "patient_label"))
     first, second = wide["dual_arfl"].to_numpy(), wide["extra"].to_numpy()
     each = [delong_difference(labels[folds == f], first[folds == f], second[folds == f]) for f in (0, 1)]
-    alone = [
-        delong_over_folds(labels[folds == f], first[folds == f], second[folds == f], folds=folds[folds == f])
-        for f in (0, 1)
-    ]
-    assert alone == pytest.approx([test.p_value for test in each])
     errors = [(test.high - test.low) / (2 * 1.959963984540054) for test in each]
     z = (each[0].difference + each[1].difference) / math.hypot(*errors)
-    assert delong_over_folds(labels, first, second, folds=folds) == pytest.approx(math.erfc(abs(z) / math.sqrt(2)))
+    found = delong_difference(labels, first, second, folds=folds)
+    assert found.p_value == pytest.approx(math.erfc(abs(z) / math.sqrt(2)))
 
 
 def test_only_patients_and_folds_of_both_are_compared(planted: pd.DataFrame) -> None:

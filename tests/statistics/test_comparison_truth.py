@@ -19,8 +19,8 @@ from pipeline.statistics import (
     holm,
     mann_whitney,
     pooled_auc,
+    pooled_auc_difference,
 )
-from pipeline.statistics.auc import auc_difference as difference_over_all_pairs
 
 SHARE = 0.2 / 0.7
 
@@ -220,7 +220,7 @@ def test_pooled_auc_and_difference_count_only_pairs_of_one_fold(decimals: int) -
     first, second = np.round(first[order], decimals), np.round(second[order], decimals)
     expected = pair_weighted_auc(labels, first, folds), pair_weighted_auc(labels, second, folds)
     found = pooled_auc(labels, first, folds=folds, resamples=50)
-    difference = auc_difference(labels, first, second, folds=folds, resamples=50)
+    difference = pooled_auc_difference(labels, first, second, folds=folds, resamples=50)
     assert found.value == pytest.approx(expected[0], abs=1e-12)
     assert difference.value == pytest.approx(expected[0] - expected[1], abs=1e-12)
     assert (found.n_positive, found.n_negative) == (difference.n_positive, difference.n_negative) == (18, 38)
@@ -234,20 +234,16 @@ def test_a_networks_own_monotone_scale_in_each_fold_changes_neither_value_nor_in
     assert pooled_auc(labels, moved, folds=folds, resamples=200) == pooled_auc(
         labels, first, folds=folds, resamples=200
     )
-    found, again = (auc_difference(labels, row, second, folds=folds, resamples=200) for row in (first, moved))
+    found, again = (pooled_auc_difference(labels, row, second, folds=folds, resamples=200) for row in (first, moved))
     assert found == again
-    zero = auc_difference(labels, moved, first, folds=folds, resamples=200)
+    zero = pooled_auc_difference(labels, moved, first, folds=folds, resamples=200)
     assert (zero.value, zero.lower, zero.upper) == (0.0, 0.0, 0.0)
 
 
-def test_difference_without_folds_is_that_over_all_pairs() -> None:
-    labels, first, second, _ = cohort(np.random.default_rng(8), [(15, 20)], (1.5, 0.5))
-    found = auc_difference(labels, first, second, seed=3, resamples=300, confidence=0.9)
-    assert found == difference_over_all_pairs(labels, first, second, seed=3, resamples=300, confidence=0.9)
-    single = np.zeros(35, dtype=int)
-    assert found.value == pytest.approx(
-        pair_weighted_auc(labels, first, single) - pair_weighted_auc(labels, second, single)
-    )
+def test_difference_over_one_fold_is_that_over_all_pairs() -> None:
+    labels, first, second, folds = cohort(np.random.default_rng(8), [(15, 20)], (1.5, 0.5))
+    found = pooled_auc_difference(labels, first, second, folds=folds)
+    assert found.value == pytest.approx(auc_difference(labels, first, second).value)
 
 
 def test_intervals_are_those_of_drawing_whole_patients_within_fold_and_class() -> None:
@@ -261,7 +257,7 @@ def test_intervals_are_those_of_drawing_whole_patients_within_fold_and_class() -
         singles.append(one)
         differences.append(one - two)
     single = pooled_auc(labels, first, folds=folds, resamples=8000)
-    paired = auc_difference(labels, first, second, folds=folds, resamples=8000)
+    paired = pooled_auc_difference(labels, first, second, folds=folds, resamples=8000)
     assert (single.lower, single.upper) == pytest.approx(tuple(np.quantile(singles, [0.025, 0.975])), abs=0.02)
     assert (paired.lower, paired.upper) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])), abs=0.025)
 
@@ -282,7 +278,7 @@ def test_fold_wise_intervals_cover_the_true_auc_and_the_true_difference_at_about
     for run in range(runs):
         labels, first, second, folds = cohort(rng, [(20, 25)] * 3, (1.2, 0.7))
         single = pooled_auc(labels, first, folds=folds, resamples=400, seed=run)
-        paired = auc_difference(labels, first, second, folds=folds, resamples=400, seed=run)
+        paired = pooled_auc_difference(labels, first, second, folds=folds, resamples=400, seed=run)
         covered["auc"] += single.lower <= one <= single.upper  # type: ignore[operator]
         covered["difference"] += paired.lower <= one - two <= paired.upper  # type: ignore[operator]
     # 95% of 300 is 285; three standard errors of a binomial are 11; percentile intervals run slightly short.
@@ -317,7 +313,7 @@ def test_patients_of_a_fold_without_both_classes_are_neither_compared_nor_counte
     found, kept = pooled_auc(labels, first, folds=folds), folds < 2
     assert found == pooled_auc(labels[kept], first[kept], folds=folds[kept])
     assert (found.n_positive, found.n_negative) == (15, 15)
-    nobody = auc_difference([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], folds=[0, 0, 1, 1])
+    nobody = pooled_auc_difference([1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], folds=[0, 0, 1, 1])
     assert (nobody.value, nobody.reason) == (None, "no fold has both malignant and benign patients")
 
 
@@ -329,7 +325,7 @@ def test_interval_is_missing_with_a_reason_where_resampling_would_show_too_littl
     opposite = pooled_auc(labels, [2, 2, 1, 1, 1, 1, 2, 2], folds=folds)
     assert (opposite.value, opposite.lower) == (0.5, None)
     assert opposite.reason is not None and "exactly 0 or 1" in opposite.reason
-    perfect = auc_difference(labels, labels, [2, 2, 1, 1, 1, 1, 2, 2], folds=folds)
+    perfect = pooled_auc_difference(labels, labels, [2, 2, 1, 1, 1, 1, 2, 2], folds=folds)
     assert (perfect.value, perfect.upper, perfect.method) == (0.5, None, "none")
 
 
@@ -338,7 +334,7 @@ def test_folds_and_scores_that_do_not_fit_the_patients_are_refused() -> None:
     with pytest.raises(ValueError, match="3 folds, 0 of them empty, meet 4 patients"):
         pooled_auc(labels, scores, folds=[0, 0, 1])
     with pytest.raises(ValueError, match="4 folds, 1 of them empty, meet 4 patients"):
-        auc_difference(labels, scores, scores, folds=[0, 0, 1, math.nan])
+        pooled_auc_difference(labels, scores, scores, folds=[0, 0, 1, math.nan])
     with pytest.raises(ValueError, match="one score per patient"):
         pooled_auc(labels, [scores, scores], folds=[0] * 4)
     with pytest.raises(ValueError, match="one score per label"):
