@@ -10,8 +10,8 @@ each contender: what its attack adds to the process that holds the network and t
 
 Before any time is printed, all contenders must reach the same margins at a budget of 3e-4: the mean change of margin
 over the batch within 1%. At the full budget of 0.01 the paths are chaotic: one sign of a vanishing gradient that rounds
-the other way leads to another path, and the plain network in float32 ends 11% from itself in float64 in the mean of four
-DDSM images, further than the engine does (3%).
+the other way leads to another path, and the plain network in float32 ends 11% from itself in float64 in the mean of
+four DDSM images, further than the engine does (3%).
 """
 
 from __future__ import annotations
