@@ -138,7 +138,7 @@ class Shelf:
         self._bundle(cell, files, threads)
         if cell.variant.branches and cell.settings.get("test_budgets") != []:
             branch = self.logs / f"{cell.name}-{AUXILIARY}.json"
-            write_atomically(branch, json.dumps({"network_settings": {"test_branch": AUXILIARY}, "resume": False}))
+            write_atomically(branch, json.dumps({"network_def#test_branch": AUXILIARY, "resume": False}))
             self._bundle(cell, [*files, bundle_file("evaluate.json"), branch], threads)
         (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
         write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))

@@ -1,6 +1,6 @@
 """Networks: VGG16 for grey mammograms, other backbones, frozen prefixes, and the feature tap."""
 
-from pipeline.networks.backbone import backbone
+from pipeline.networks.backbone import backbone, rebuilt
 from pipeline.networks.domain_norm import (
     AUXILIARY,
     MAIN,
@@ -33,6 +33,7 @@ __all__ = [
     "freeze_except",
     "has_domains",
     "last_convolution",
+    "rebuilt",
     "start_from_data",
     "torchvision_classifier",
     "vgg16",

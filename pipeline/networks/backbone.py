@@ -13,6 +13,16 @@ from pipeline.networks.vgg import vgg16
 OWN = {"vgg16": vgg16, "vgg16_domain": vgg16_domain}
 
 
+def rebuilt(settings: dict[str, Any], **changes: Any) -> nn.Module:
+    """Build the network of a checkpoint, without weights.
+
+    Args:
+        settings: what the checkpoint says of it.
+        changes: settings that are to differ, e.g. ``test_branch``.
+    """
+    return backbone(**({"weights": "none"} | settings | changes))
+
+
 def backbone(name: str, **settings: Any) -> nn.Module:
     """Build a network by name: `backbone("vgg16", weights="none", width=0.25)` is `vgg16(weights="none", width=0.25)`.
 
