@@ -22,7 +22,7 @@ SWEPT = {
 }
 
 Manifest = Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest (CSV), or 'phantoms'.")]
-DatasetDir = Annotated[Path | None, typer.Option(help="Data root of the manifest.")]
+DatasetDir = Annotated[Path | None, typer.Option("--dataset_dir", help="Data root of the manifest.")]
 Out = Annotated[Path, typer.Option(help="Folder of the experiment: cells, logs, tables, figures.")]
 Folds = Annotated[str, typer.Option(help="Number of folds that are run, or their list, e.g. 5 or 0,2.")]
 Preset = Annotated[
@@ -31,7 +31,10 @@ Preset = Annotated[
 Weights = Annotated[str | None, typer.Option(help="imagenet, the path of a state dict, or none.")]
 Attacks = Annotated[str, typer.Option(help="Test budgets of PGD, comma-separated.")]
 StartEpochs = Annotated[
-    int, typer.Option(help="Epochs of standard training per fold from which every method starts; 0 for none.", min=0)
+    int,
+    typer.Option(
+        "--start_epochs", help="Epochs of standard training per fold from which every method starts; 0 for none.", min=0
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of every run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for every run, e.g. network_def#width=0.5.")]
