@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from pipeline.runs.directory import write_atomically
 # Where a run writes and on what it runs; neither is part of what is computed.
 PLACES = ("output_dir", "run_name", "resume", "device", "store_dir", "dataset_dir", "initial_weights", "bundle_root")
 AUXILIARY = "auxiliary"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,9 @@ class Shelf:
         self.folder = folder
         self.cells = folder / "cells"
         self.logs = folder / "logs"
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+        self._guard = threading.Lock()
 
     def directory(self, cell: Cell) -> Path:
         return self.cells / cell.name
@@ -120,7 +128,8 @@ class Shelf:
     def run(self, cell: Cell, *, threads: int | None = None) -> None:
         """Run a cell to its end, from its last epoch if it was broken off; nothing happens to a finished one.
 
-        Afterwards the optimiser's state is dropped.
+        Afterwards the optimiser's state is dropped. Where another process runs the same cell, such as the orphan of a
+        killed call, this one waits for its end.
 
         Raises:
             GridError: the run failed; its log is named.
@@ -129,17 +138,29 @@ class Shelf:
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         self.cells.mkdir(parents=True, exist_ok=True)
+        with self._alone(cell) as lock:
+            if not self.done(cell):
+                self._run(cell, threads, lock)
+
+    def stop(self) -> None:
+        """End the runs of this process; each goes on from its last epoch when it is run again."""
+        with self._guard:
+            self._stopped = True
+            for process in self._processes:
+                process.terminate()
+
+    def _run(self, cell: Cell, threads: int | None, lock: int) -> None:
         places: dict[str, Any] = {"output_dir": str(self.cells), "run_name": cell.name, "resume": True}
         if cell.start is not None:
             places["initial_weights"] = str(self.directory(cell.start) / "checkpoints" / "best.pt")
         overlay = self.logs / f"{cell.name}.json"
         write_atomically(overlay, json.dumps(dict(cell.settings) | places, indent=1))
         files = [*cell.files, overlay]
-        self._bundle(cell, files, threads)
+        self._bundle(cell, files, threads, lock)
         if cell.variant.branches and cell.settings.get("test_budgets") != []:
             branch = self.logs / f"{cell.name}-{AUXILIARY}.json"
             write_atomically(branch, json.dumps({"network_def#test_branch": AUXILIARY, "resume": False}))
-            self._bundle(cell, [*files, bundle_file("evaluate.json"), branch], threads)
+            self._bundle(cell, [*files, bundle_file("evaluate.json"), branch], threads, lock)
         (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
         write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))
 
@@ -150,7 +171,18 @@ class Shelf:
             found[AUXILIARY] = self.cells / f"{cell.name}-evaluation" / "scores.csv"
         return found
 
-    def _bundle(self, cell: Cell, files: Sequence[Path], threads: int | None) -> None:
+    @contextmanager
+    def _alone(self, cell: Cell) -> Iterator[int]:
+        """Hold the cell's lock. The run inherits it: it is free when this process and the run have both ended."""
+        with (self.logs / f"{cell.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("cell %s is being run by another process; waiting for its end", cell.label)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+
+    def _bundle(self, cell: Cell, files: Sequence[Path], threads: int | None, lock: int) -> None:
         launcher = [sys.executable, "-m"]
         if cell.ranks > 1 and not any(file.name == "evaluate.json" for file in files):
             launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(cell.ranks), "-m"]
@@ -162,9 +194,18 @@ class Shelf:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
         log = self.logs / f"{cell.name}.txt"
         with log.open("a", encoding="utf-8") as output:
-            code = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
+            with self._guard:
+                if self._stopped:
+                    raise GridError(f"cell {cell.label} was not run: the grid was stopped")
+                process = subprocess.Popen(
+                    command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,)
+                )
+                self._processes.add(process)
+            code = process.wait()
+            with self._guard:
+                self._processes.discard(process)
+        if self._stopped and code != 0:
+            raise GridError(f"cell {cell.label} was stopped; the same command goes on from its last epoch")
         if code != 0:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             raise GridError(f"cell {cell.label} failed ({lines[-1] if lines else f'exit status {code}'}); see {log}")

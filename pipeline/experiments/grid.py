@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,35 +121,54 @@ def run_grid(shelf: Shelf, cells: Sequence[Cell], *, jobs: int = 1, scheduler: s
         if scheduler is not None:
             return _on_cluster(shelf, left, scheduler, progress)
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
-        with ThreadPoolExecutor(max_workers=jobs) as pool:
-            return _in_order(left, lambda cell: pool.submit(shelf.run, cell, threads=threads), progress)
+        with ThreadPoolExecutor(max_workers=jobs) as pool, _stopping(shelf):
+            return _in_order(left, lambda cell: pool.submit(shelf.run, cell, threads=threads), progress, at_once=jobs)
 
 
-def _in_order(left: Sequence[Cell], submit: Any, progress: Progress) -> list[str]:
-    """Submit cells whose start is done or failed; collect failures."""
+@contextmanager
+def _stopping(shelf: Shelf) -> Iterator[None]:
+    """End the runs when this process is interrupted or told to end (SIGTERM), rather than leave them orphaned."""
+
+    def end(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if ours else None
+    try:
+        yield
+    except BaseException:
+        shelf.stop()
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _in_order(left: Sequence[Cell], submit: Any, progress: Progress, *, at_once: int | None = None) -> list[str]:
+    """Submit cells whose start is done or failed, at most `at_once` of them; collect failures."""
     waiting = list(left)
     running: dict[Future[None], Cell] = {}
-    open_names = {cell.name for cell in left}
+    unfinished = {cell.name for cell in left}
     failed: dict[str, str] = {}
     while waiting or running:
         for cell in list(waiting):
             if cell.start is not None and cell.start.name in failed:
                 failed[cell.name] = f"cell {cell.label}: the cell that it starts from failed"
-            elif cell.start is not None and cell.start.name in open_names:
+            elif cell.start is not None and cell.start.name in unfinished:
                 continue
+            elif at_once is not None and len(running) >= at_once:
+                break
             else:
                 running[submit(cell)] = cell
             waiting.remove(cell)
-        if not running:
-            continue
+        progress.show([cell.label for cell in running.values()])
         finished, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         for future in finished:
             cell = running.pop(future)
             error = future.exception()
             if error is not None:
                 failed[cell.name] = str(error)
-            open_names.discard(cell.name)
-        progress.show([cell.label for cell in running.values()])
+            unfinished.discard(cell.name)
     return list(failed.values())
 
 
@@ -158,7 +180,7 @@ def _on_cluster(shelf: Shelf, left: Sequence[Cell], scheduler: str, progress: Pr
     with Client(scheduler) as client, ThreadPoolExecutor(max_workers=max(len(left), 1)) as pool:
 
         def submit(cell: Cell) -> Future[None]:
-            task = client.submit(_run_elsewhere, shelf.folder.resolve(), cell, key=f"{cell.name}", pure=False)
+            task = client.submit(_run_elsewhere, shelf.folder.resolve(), cell, key=cell.name, pure=False)
             return pool.submit(task.result)
 
         return _in_order(left, submit, progress)
@@ -169,14 +191,16 @@ def _run_elsewhere(folder: Path, cell: Cell) -> None:
 
 
 class Progress:
-    """A bar over the epochs of all cells: cells done, running, time left."""
+    """Cells done and running, epochs, time left: a bar on a terminal, else one line whenever something changed."""
 
     def __init__(self, shelf: Shelf, cells: Sequence[Cell]) -> None:
         self.shelf = shelf
         self.cells = cells
-        self._lock = threading.Lock()
+        self._shown: tuple[Any, ...] = ()
         total = sum(cell.epochs() for cell in cells)
-        self._bar = tqdm(total=total, initial=self._epochs(), unit="epoch", dynamic_ncols=True)
+        # A bar that is redrawn in place is no use in a file; there, one line per change.
+        self._in_place = sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=self._epochs(), unit="epoch", dynamic_ncols=True, mininterval=0)
 
     def __enter__(self) -> Progress:
         return self
@@ -189,8 +213,18 @@ class Progress:
         return sum(self.shelf.epochs_done(cell) for cell in self.cells)
 
     def show(self, running: Sequence[str]) -> None:
-        with self._lock:
-            done = sum(self.shelf.done(cell) for cell in self.cells)
-            self._bar.n = self._epochs()
-            self._bar.set_description(f"{done}/{len(self.cells)} cells")
-            self._bar.set_postfix_str(f"running {', '.join(running)}" if running else "", refresh=True)
+        """Refresh.
+
+        Args:
+            running: labels of the cells that have been handed out.
+        """
+        done = sum(self.shelf.done(cell) for cell in self.cells)
+        epochs = self._epochs()
+        if not self._in_place and (done, epochs, *running) == self._shown:
+            return
+        self._shown = (done, epochs, *running)
+        self._bar.n = epochs
+        self._bar.set_description(f"{done}/{len(self.cells)} cells", refresh=False)
+        self._bar.set_postfix_str(f"running {', '.join(running)}" if running else "", refresh=True)
+        if not self._in_place:
+            print(file=sys.stderr, flush=True)
