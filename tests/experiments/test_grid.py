@@ -145,9 +145,10 @@ def test_a_grid_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Path
             output, _ = process.communicate(timeout=moments.uniform(4, 20) if tries < 4 else 300)
             done = process.returncode == 0
         except subprocess.TimeoutExpired:
-            way = (process.kill, process.terminate, lambda: os.killpg(process.pid, signal.SIGKILL))[tries % 3]
-            way()
-            process.communicate(timeout=60) if tries % 3 else process.wait(60)
+            ways = (os.kill, signal.SIGKILL), (os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)
+            send, number = ways[tries % 3]
+            send(process.pid, number)
+            process.wait(60)
         now = _contents(killed)
         assert {name: now.get(name) for name in finished} == finished, "a finished cell was touched"
         finished, tries = now, tries + 1
