@@ -160,7 +160,9 @@ class Shelf:
         if cell.variant.branches and cell.settings.get("test_budgets") != []:
             branch = self.logs / f"{cell.name}-{AUXILIARY}.json"
             write_atomically(branch, json.dumps({"network_def#test_branch": AUXILIARY, "resume": False}))
-            self._bundle(cell, [*files, bundle_file("evaluate.json"), branch], threads, lock)
+            # One process scores it: evaluation is short beside training.
+            single = [file for file in files if file.name != "multi_gpu_train.json"]
+            self._bundle(cell, [*single, bundle_file("evaluate.json"), branch], threads, lock)
         (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
         write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -44,20 +44,30 @@ class RunningMeans:
         self._totals.clear()
 
     def publish(self, engine: Engine) -> None:
-        """Write means and durations into `engine.state.metrics`, where MONAI's handlers look.
+        """Write means, over all ranks, and durations into `engine.state.metrics`, where MONAI's handlers look.
 
         Raises:
             FloatingPointError: a mean loss that is not a finite number, before any checkpoint is written.
         """
-        for name, (total, count) in self._sums.items():
-            ratio = torch.as_tensor(total, dtype=torch.float64) / torch.as_tensor(count, dtype=torch.float64)
-            engine.state.metrics[name] = float(ratio)
+        sums = {name: (float(total), float(count)) for name, (total, count) in self._sums.items()}
+        for name, (total, count) in _over_ranks(sums).items():
+            engine.state.metrics[name] = total / count if count else math.nan
             if name.endswith("_loss") and not math.isfinite(engine.state.metrics[name]):
                 raise FloatingPointError(
                     f"{name} is {engine.state.metrics[name]} in epoch {engine.state.epoch}; allowed are finite "
                     "numbers; lower learning_rate or arfl_weight, or look for constant or broken images"
                 )
         engine.state.metrics.update(self._totals)
+
+
+def _over_ranks(sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return sums
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, sums)
+    names = dict.fromkeys(name for part in parts for name in part)
+    pairs = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: (sum(t for t, _ in found), sum(c for _, c in found)) for name, found in pairs.items()}
 
 
 _MEANS: WeakKeyDictionary[Engine, RunningMeans] = WeakKeyDictionary()
