@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +20,14 @@ from pipeline.networks import VGG16, vgg16
 
 BUDGET = 0.01
 STEPS = 7
+# Layout of maps and filters in memory.
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+# What each contender imports; a peer comes with the extra `bench`.
+MODULES = {
+    "torchattacks": ("torchattacks",),
+    "foolbox": ("foolbox", "foolbox.attacks"),
+    "art": ("art.attacks.evasion", "art.estimators.classification"),
+}
 
 
 @dataclass
@@ -25,9 +37,12 @@ class Setting:
     `images` (N, 1, H, W) already hold the uniform noise of a random start, which every contender then starts from
     without another. So all walk the same path, and no two neighbours are equal: where they are (a blank background),
     the gradient of a maximum pooling is any of several, and implementations differ.
+
+    `plain` is the same network without the engine, for the peers; it shares the weights.
     """
 
     network: VGG16
+    plain: VGG16
     images: Tensor
     labels: Tensor
     budget: float = BUDGET
@@ -35,13 +50,6 @@ class Setting:
     @property
     def step_size(self) -> float:
         return 2.5 * self.budget / STEPS
-
-    @property
-    def plain(self) -> VGG16:
-        """The same network, sharing its weights, without the engine."""
-        plain = copy.copy(self.network)
-        plain.engine = None
-        return plain
 
 
 def setting(size: int, batch: int, *, weights: str = "none", images: str | None = None, seed: int = 0) -> Setting:
@@ -60,13 +68,75 @@ def setting(size: int, batch: int, *, weights: str = "none", images: str | None 
     pictures = _spectral_noise(size, batch, seed) if images is None else _read(images, size, batch)
     pictures = pictures + BUDGET * (2 * torch.rand(pictures.shape, generator=generator) - 1)
     labels = torch.arange(batch) % 2
-    return Setting(network, pictures.clamp(0, 1), labels)
+    plain = copy.copy(network)
+    plain.engine = None
+    return Setting(network, plain, pictures.clamp(0, 1), labels)
 
 
-def contenders(names: list[str] | None = None) -> dict[str, Callable[[Setting], Tensor]]:
-    """Attack functions by name; ours first."""
+def in_layout(setting: Setting, layout: str) -> Setting:
+    """The setting with a plain network whose convolutions run in this layout, one of `LAYOUTS`."""
+    plain = copy.copy(setting.plain)
+    plain._modules = dict(plain._modules)
+    # A copy: our network keeps its filters as they are. One-channel images are the same in both layouts.
+    plain.features = copy.deepcopy(plain.features).to(memory_format=LAYOUTS[layout])
+    return dataclasses.replace(setting, plain=plain)
+
+
+def faster_layout(setting: Setting, repeats: int = 3) -> str:
+    """The layout in which the plain network is faster forward and back to the images, as a peer's step runs it."""
+    best = dict.fromkeys(LAYOUTS, float("inf"))
+    cases = {layout: in_layout(setting, layout) for layout in LAYOUTS}
+    for _ in range(repeats + 1):  # the first warms up, and can only be slower
+        for layout, case in cases.items():
+            images = case.images.clone().requires_grad_(True)
+            started = time.perf_counter()
+            torch.autograd.grad(case.plain(images).sum(), images)
+            best[layout] = min(best[layout], time.perf_counter() - started)
+    return min(best, key=best.__getitem__)
+
+
+def forward_ms(setting: Setting, repeats: int = 10) -> float:
+    """Milliseconds of the plain network's forward pass of one image: the fastest pass in either layout."""
+    best = float("inf")
+    with torch.no_grad():
+        for layout in LAYOUTS:
+            network = in_layout(setting, layout).plain
+            for _ in range(repeats):
+                started = time.perf_counter()
+                network(setting.images)
+                best = min(best, time.perf_counter() - started)
+    return best * 1e3 / len(setting.images)
+
+
+def load(names: list[str]) -> None:
+    """Import what these contenders need, so that neither a time nor a memory figure contains it.
+
+    Raises:
+        SystemExit: a package is missing.
+    """
+    for name in names:
+        for module in MODULES.get(name, ()):
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise SystemExit(
+                    f"{name} cannot be imported, {error.name} is missing: install the extra `bench` with "
+                    "`pip install -e .[bench]`"
+                ) from error
+
+
+def contenders(names: list[str]) -> dict[str, Callable[[Setting], Tensor]]:
+    """Attack functions by name, with their packages imported.
+
+    Raises:
+        SystemExit: unknown name, or a package is missing.
+    """
     known = {"ours": ours, "torchattacks": torchattacks, "foolbox": foolbox, "art": art, "plain loop": plain_loop}
-    return known if names is None else {name: known[name] for name in names}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"contenders {unknown} are unknown; allowed are {list(known)}")
+    load(names)
+    return {name: known[name] for name in names}
 
 
 class TwoLogits(nn.Module):
@@ -100,7 +170,7 @@ def foolbox(setting: Setting) -> Tensor:
 
     model = PyTorchModel(TwoLogits(setting.plain).eval(), bounds=(0, 1), device="cpu")
     attack = LinfPGD(abs_stepsize=setting.step_size, steps=STEPS, random_start=False)
-    # `run` is the attack itself; calling the object adds a forward pass that counts successes.
+    # `run` is the attack itself; calling the object adds a forward pass that counts successes. So does ART.
     return attack.run(model, setting.images, setting.labels, epsilon=setting.budget)
 
 
@@ -124,7 +194,11 @@ def art(setting: Setting) -> Tensor:
         batch_size=len(setting.images),
         verbose=False,
     )
-    return torch.from_numpy(attack.generate(setting.images.numpy(), np.eye(2)[setting.labels.numpy()]))
+    # `generate` ends with two forward passes that count successes for a line of its log; they are left out, as are
+    # those of the other contenders. ART 1.20.1 has no switch for it.
+    module = "art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch"
+    with mock.patch(f"{module}.compute_success", return_value=0.0):
+        return torch.from_numpy(attack.generate(setting.images.numpy(), np.eye(2)[setting.labels.numpy()]))
 
 
 def plain_loop(setting: Setting) -> Tensor:

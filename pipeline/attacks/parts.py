@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Score = Callable[[Tensor], Tensor]
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
 
 
 def images_per_part(network: nn.Module, score: Score, images: Tensor, memory_gib: float) -> int:
     """Largest number of images whose kept activations fit into `memory_gib`, at least 1.
 
-    Counted is what autograd keeps between forward and backward for one image, measured once per network and shape of
-    image by a forward pass; weights are not counted. What a layer needs in passing comes on top.
+    Counted is what autograd keeps between forward and backward for one image, measured by a forward pass of it;
+    weights are not counted. What a layer needs in passing comes on top.
 
     Args:
         network: in the mode of the attack.
@@ -25,11 +22,7 @@ def images_per_part(network: nn.Module, score: Score, images: Tensor, memory_gib
         images: (N, C, H, W), N at least 1.
         memory_gib: budget in GiB.
     """
-    key = (tuple(images.shape[1:]), images.dtype, images.device)
-    known = _KNOWN.setdefault(network, {})
-    if key not in known:
-        known[key] = kept_bytes(network, score, images[:1])
-    return max(1, int(memory_gib * 2**30 // max(known[key], 1)))
+    return max(1, int(memory_gib * 2**30 // max(kept_bytes(network, score, images[:1]), 1)))
 
 
 def kept_bytes(network: nn.Module, score: Score, images: Tensor) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import Self
 
 import torch
@@ -18,6 +19,7 @@ Score = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
+@torch.inference_mode(False)  # an attack differentiates, also where scores are computed without
 def pgd(
     score: Score,
     images: Tensor,
@@ -65,6 +67,8 @@ def pgd(
     images = images.detach().as_subclass(Tensor)  # a MetaTensor would pay its bookkeeping at every step
     _check_bounds(images, bounds)
     flat_labels = as_labels(labels, len(images))
+    if images.is_inference():
+        images, flat_labels = images.clone(), flat_labels.clone()
     budget = per_image(budget, images, name="budget")
     step_size = per_image(step_size, images, name="step_size")
     lower = (images - budget).clamp_(min=bounds[0])
@@ -111,7 +115,7 @@ class PGD:
         bounds: smallest and largest pixel value.
         random_start: uniform start (not stated in the paper).
         amp_dtype: run the network under autocast to this type, e.g. "bfloat16"; image and perturbation stay as they
-            are. None runs without autocast: attacks run outside the engine's autocast.
+            are. None runs without autocast, also inside somebody's autocast.
         memory_gib: what the attack may keep between forward and backward; a batch that needs more goes through in
             parts, whose size is found by one forward pass of one image. The start is drawn for the whole batch, so
             that the parts change a gradient by rounding at most. None takes every batch as a whole.
@@ -199,9 +203,7 @@ class PGD:
         with attack_mode(network) as module:
 
             def score(candidates: Tensor) -> Tensor:
-                if self.amp_dtype is None:
-                    return module(candidates)
-                with torch.autocast(candidates.device.type, dtype=self.amp_dtype):
+                with torch.autocast(candidates.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
                     return module(candidates)
 
             images = images.detach().as_subclass(Tensor)
@@ -209,7 +211,7 @@ class PGD:
             step = max(1, len(images))
             if self.memory_gib is not None and len(images) > 1:
                 step = images_per_part(module, score, images, self.memory_gib)
-            starts = [None] * len(images) if start is None else start.split(step)
+            starts: Iterable[Tensor | None] = repeat(None) if start is None else start.split(step)
             parts = [
                 pgd(
                     score,

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_calls
+
+from pipeline.networks.normalise import Normalise
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,29 @@ class Layer:
 
     @property
     def version(self) -> tuple[tuple[int, int], ...]:
-        """Changes with every write to the weights."""
+        """Changes with every write to the weights that PyTorch counts."""
         return tuple((weight.data_ptr(), weight._version) for weight in self.weights)
 
-    @property
-    def plain(self) -> bool:
-        """Is the convolution still an ordinary one in float32? A parametrisation would compute its weights anew."""
-        return type(self.conv) is nn.Conv2d and self.conv.weight.dtype == torch.float32
 
+def chain_of(normalise: nn.Module, features: nn.Module) -> list[Layer]:
+    """The leading layers of `features` that the engine can run, from a one-channel convolution on.
 
-def chain_of(features: nn.Sequential) -> list[Layer]:
-    """The leading layers of `features` that the engine can run, from a one-channel convolution on."""
+    Layers are looked at anew in every pass: anybody may replace, patch or watch a module meanwhile.
+    """
+    if type(normalise) is not Normalise or type(features) is not nn.Sequential:
+        return []
+    if watched(normalise) or watched(features):
+        return []
     modules = list(features)
     layers: list[Layer] = []
     position = 0
     while position + 1 < len(modules) and _fits(modules[position], first=not layers):
-        if not isinstance(modules[position + 1], nn.ReLU):
+        if type(modules[position + 1]) is not nn.ReLU:
             break
         end = position + 2
         pool = end < len(modules) and _is_pool(modules[end])
+        if any(watched(module) for module in modules[position : end + pool]):
+            break
         conv = modules[position]
         assert isinstance(conv, nn.Conv2d)
         layers.append(Layer(conv, pool, position, end + pool))
@@ -62,8 +70,12 @@ def chain_of(features: nn.Sequential) -> list[Layer]:
 
 
 def _fits(module: nn.Module, *, first: bool) -> bool:
+    # A parametrised convolution is of another type: it computes its weights anew.
     return (
-        isinstance(module, nn.Conv2d)
+        type(module) is nn.Conv2d
+        and module.weight.dtype == torch.float32
+        and module.weight.device.type == "cpu"
+        and not module.weight.is_inference()
         and module.kernel_size == (3, 3)
         and module.stride == module.dilation == (1, 1)
         and module.padding == (1, 1)
@@ -74,13 +86,23 @@ def _fits(module: nn.Module, *, first: bool) -> bool:
 
 
 def _is_pool(module: nn.Module) -> bool:
-    return isinstance(module, nn.MaxPool2d) and (
+    return type(module) is nn.MaxPool2d and (
         (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode) == (2, 2, 0, 1, False)
     )
 
 
 def watched(module: nn.Module) -> bool:
-    """Does a hook want to see this module's call?"""
+    """Does a hook want to see this module's call, or does something else stand for it?"""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     wanted = any(module.training or not getattr(hook, "in_training_only", False) for hook in hooks)
-    return wanted or bool(module._backward_hooks) or bool(module._backward_pre_hooks)
+    hooked = wanted or bool(module._backward_hooks) or bool(module._backward_pre_hooks)
+    return hooked or "forward" in module.__dict__
+
+
+def transformed() -> bool:
+    """Is a pass under way that autograd's functions do not see: forward-mode or `torch.func`, or global hooks?"""
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or module_calls._has_any_global_hook()
+    )

@@ -8,23 +8,27 @@ convolutions, ReLUs and poolings as one autograd function on maps in NHWC with a
 - maps carry their padding as a frame; bias, ReLU, pooling and mask come in one pass with the convolution's last step;
 - the wide, shallow maps go through image by image, the small, deep ones in batches.
 
-On other devices than the CPU, under autocast, in scripting and in tracing the network takes its plain path.
+On other devices than the CPU, under autocast, in scripting, tracing, forward-mode differentiation and `torch.func`, the
+network takes its plain path.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pipeline.networks.chain import Layer, chain_of, watched
+from pipeline.networks.chain import Layer, chain_of, transformed
 from pipeline.networks.feature_cache import FeatureCache
 from pipeline.networks.kernels import GreyKernel, Kernel, Maps, WinogradKernel, empty_mask
 from pipeline.networks.loops import loop_threads
+from pipeline.networks.normalise import Normalise
 from pipeline.networks.scratch import Scratch
 
 # Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once. Measured by
@@ -40,43 +44,45 @@ class FrozenEngine:
     """Runs the frozen part of `features(normalise(images))` fast; what it cannot run it leaves to the modules.
 
     A plain object beside the modules: it owns no parameter, `state_dict` does not know it, a copy of the network gets
-    a copy without the transformed filters. They are kept per version of the weights and made again when a checkpoint
-    was loaded or an optimiser has stepped (writes through `.data` go unseen).
+    a copy without the transformed filters. These are made again whenever a weight was written: PyTorch counts the
+    writes of `load_state_dict` and most optimisers; weights that were ever trained are also compared value by value,
+    since some optimisers, and collective operations, write unseen. A weight that never had a gradient and is written
+    through `.data` goes unnoticed.
+
+    Filters and buffers live as long as the network. After a first pass a process must not be forked: the threads of
+    OpenMP do not survive it (use forkserver or spawn).
 
     Args:
-        mean: of the images, subtracted before the first layer.
-        std: by which they are divided.
-        features: chain of 3 x 3 convolutions, ReLUs and 2 x 2 maximum poolings, as VGG16 has it.
         cache_gib: memory for maps behind the untrained layers, for images that come again without an attack.
     """
 
-    def __init__(self, mean: float, std: float, features: nn.Sequential, *, cache_gib: float = 0.0) -> None:
+    def __init__(self, *, cache_gib: float = 0.0) -> None:
         self.cache = FeatureCache(cache_gib)
-        self.mean = mean
-        self.std = std
-        self.features = features
-        self.layers = chain_of(features)
-        self._kernels: dict[int, tuple[Any, list[Tensor], Kernel]] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._kernels: dict[int, _Known] = {}
+        self._trained: WeakSet[nn.Module] = WeakSet()
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "mean": self.mean,
-            "std": self.std,
-            "features": self.features,
-            "layers": self.layers,
-            "cache": self.cache,
-        }
+        return {"cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._kernels = {}
-        self._local = threading.local()
+        self._forget()
 
-    def prefix(self, images: Tensor) -> int:
-        """How many of the leading modules of `features` the engine takes for these images now; 0 is none."""
+    def layers(self, images: Tensor, normalise: nn.Module, features: nn.Module) -> list[Layer]:
+        """The leading layers of `features` that the engine takes for these images now; empty for none.
+
+        Args:
+            images: as the network gets them.
+            normalise: in front of `features`.
+            features: chain of 3 x 3 convolutions, ReLUs and 2 x 2 maximum poolings, as VGG16 has it.
+        """
         usable = (
-            images.device.type == "cpu"
+            isinstance(images, Tensor)
+            and images.device.type == "cpu"
             and images.dtype == torch.float32
             and images.ndim == 4
             and images.shape[1] == 1
@@ -84,13 +90,18 @@ class FrozenEngine:
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
+            and not transformed()
         )
         if not usable:
-            return 0
-        layers = self._active()
-        if self._caches(images):
-            # Up to the first layer that is trained, even where no gradient is asked for now: the maps there stay.
-            layers = [layer for layer in layers if not layer.trained]
+            return []
+        layers = chain_of(normalise, features)
+        self._trained.update(layer.conv for layer in layers if layer.trained)
+        untrained = list(takewhile(lambda layer: layer.conv not in self._trained, layers))
+        if torch.is_grad_enabled():
+            layers = list(takewhile(lambda layer: not layer.trained, layers))
+        if untrained and self._caches(images):
+            # Up to the first layer that is ever trained, even where no gradient is asked for now: the maps there stay.
+            layers = untrained
         height, width = images.shape[2:]
         for number, layer in enumerate(layers):
             if layer.pool:
@@ -98,59 +109,46 @@ class FrozenEngine:
             if min(height, width) < 1:
                 layers = layers[:number]
                 break
-        if max((layer.channels for layer in layers), default=0) < SMALLEST_WIDTH:
-            return 0
-        return layers[-1].end
+        return layers if max((layer.channels for layer in layers), default=0) >= SMALLEST_WIDTH else []
 
-    def _active(self) -> list[Layer]:
-        """The leading layers whose weights get no gradient and whose modules nobody watches."""
-        modules = list(self.features)
-        learning = torch.is_grad_enabled()
-        active: list[Layer] = []
-        for layer in self.layers:
-            seen = any(watched(module) for module in modules[layer.index : layer.end])
-            if seen or not layer.plain or (learning and layer.trained):
-                break
-            active.append(layer)
-        return active
-
-    def __call__(self, images: Tensor, end: int) -> Tensor:
-        """Maps (N, C, h, w) behind the first `end` modules of `features`, in channels-last layout.
+    def __call__(self, images: Tensor, normalise: nn.Module, layers: Sequence[Layer]) -> Tensor:
+        """Maps (N, C, h, w) behind the layers, in channels-last layout.
 
         Args:
             images: (N, 1, H, W), float32 on the CPU.
-            end: from `prefix`.
+            normalise: as for `layers`.
+            layers: what `layers` gave for them.
         """
-        layers = [layer for layer in self.layers if layer.end <= end]
+        assert isinstance(normalise, Normalise)
         images = images.as_subclass(Tensor)
+        kernels = self._kernels_of(layers, normalise)
 
         def run(images: Tensor) -> Tensor:
-            result: Tensor = _Pass.apply(images, self, layers)
+            result: Tensor = _Pass.apply(images, self, layers, kernels)
             return result
 
-        if not self._caches(images):
+        if not self._caches(images) or any(layer.conv in self._trained for layer in layers):
             return run(images)
-        return self.cache(images, run, tuple(layer.version for layer in layers))
+        return self.cache(images, run, (normalise.mean, normalise.std, *(layer.version for layer in layers)))
 
     def _caches(self, images: Tensor) -> bool:
         return self.cache.limit > 0 and not (torch.is_grad_enabled() and images.requires_grad)
 
-    def kernels(self, layers: Sequence[Layer]) -> list[Kernel]:
+    def _kernels_of(self, layers: Sequence[Layer], normalise: Normalise) -> list[Kernel]:
         """The kernels of these layers, made where the weights have changed since the last call."""
+        shift = (normalise.mean, normalise.std)
         kernels: list[Kernel] = []
         for number, layer in enumerate(layers):
             known = self._kernels.get(number)
-            if known is None or known[0] != layer.version:
-                # The weights are held: their address, part of the version, must not go to others meanwhile.
-                held = [weight.detach() for weight in layer.weights]
+            if known is None or not known.fits(layer, shift, compare=layer.conv in self._trained):
                 with torch.no_grad():
-                    known = self._kernels[number] = layer.version, held, self._kernel(layer.conv)
-            kernels.append(known[-1])
+                    known = self._kernels[number] = _Known(layer, shift, self._kernel(layer.conv, shift))
+            kernels.append(known.kernel)
         return kernels
 
-    def _kernel(self, conv: nn.Conv2d) -> Kernel:
+    def _kernel(self, conv: nn.Conv2d, shift: tuple[float, float]) -> Kernel:
         if conv.in_channels == 1:
-            return GreyKernel(conv, self.mean, self.std)
+            return GreyKernel(conv, *shift)
         widest = max(conv.in_channels, conv.out_channels)
         chunk_bytes = next(limit for channels, limit in RULE if widest <= channels)
         return WinogradKernel(conv, chunk_bytes)
@@ -163,13 +161,38 @@ class FrozenEngine:
         return scratch
 
 
+class _Known:
+    """A kernel with the weights that it was made of."""
+
+    def __init__(self, layer: Layer, shift: tuple[float, float], kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.shift = shift
+        self.version = layer.version
+        # The weights are held: their address, part of the version, must not go to others meanwhile.
+        self.weights = [weight.detach() for weight in layer.weights]
+        self.values: list[Tensor] | None = None
+
+    def fits(self, layer: Layer, shift: tuple[float, float], *, compare: bool) -> bool:
+        """Was the kernel made of the weights as they are now?"""
+        if self.version != layer.version or self.shift != shift:
+            return False
+        if not compare:
+            return True
+        if self.values is None:  # first pass since it is trained: what came before went unwatched
+            self.values = [weight.clone() for weight in self.weights]
+            return False
+        return all(torch.equal(now, then) for now, then in zip(layer.weights, self.values, strict=True))
+
+
 class _Walk:
     """The layers with the sizes of their maps, in blocks that end with a pooling."""
 
-    def __init__(self, engine: FrozenEngine, layers: Sequence[Layer], shape: Sequence[int]) -> None:
-        self.scratch = engine.scratch()
+    def __init__(
+        self, scratch: Scratch, layers: Sequence[Layer], kernels: Sequence[Kernel], shape: Sequence[int]
+    ) -> None:
+        self.scratch = scratch
         self.layers = layers
-        self.kernels = engine.kernels(layers)
+        self.kernels = kernels
         self.count, _, height, width = shape
         self.sizes = [(height, width)]
         for layer in layers:
@@ -197,13 +220,16 @@ class _Walk:
 
 class _Pass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, engine: FrozenEngine, layers: Sequence[Layer]) -> Tensor:
+    def forward(
+        ctx: Any, images: Tensor, engine: FrozenEngine, layers: Sequence[Layer], kernels: Sequence[Kernel]
+    ) -> Tensor:
+        ctx.engine = engine
         with loop_threads():
-            return _Pass._forward(ctx, images, engine, layers)
+            return _Pass._forward(ctx, images, _Walk(engine.scratch(), layers, kernels, images.shape))
 
     @staticmethod
-    def _forward(ctx: Any, images: Tensor, engine: FrozenEngine, layers: Sequence[Layer]) -> Tensor:
-        walk = _Walk(engine, layers, images.shape)
+    def _forward(ctx: Any, images: Tensor, walk: _Walk) -> Tensor:
+        layers = walk.layers
         keeping = ctx.needs_input_grad[0]
         masks: list[Tensor] = []
         current = walk.maps("input", 0, walk.count)
@@ -230,15 +256,14 @@ class _Pass(torch.autograd.Function):
                     source = target
             current = behind
         ctx.walk = walk
-        ctx.engine = engine
         ctx.save_for_backward(*masks)
         return current.image.clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         with loop_threads():
-            return _Pass._backward(ctx, gradient), None, None
+            return _Pass._backward(ctx, gradient), None, None, None
 
     @staticmethod
     def _backward(ctx: Any, gradient: Tensor) -> Tensor:

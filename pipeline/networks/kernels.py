@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.networks import grey_loops, tile_loops
 from pipeline.networks.scratch import Scratch
-from pipeline.networks.winograd import INPUT_TILE, LEAST, TILE, tile_bytes, tile_chunks, transform_filters
+from pipeline.networks.winograd import INPUT_TILE, TILE, tile_bytes, tile_chunks, transform_filters
 
 
 class Maps:
@@ -51,22 +52,20 @@ def tile_grid(height: int, width: int) -> tuple[int, int]:
 
 def empty_mask(count: int, height: int, width: int, channels: int) -> Tensor:
     """Room for what backward needs of a layer: uint16 (N, rows, columns, K), a bit for each output."""
-    return torch.empty((count, *tile_grid(height, width), channels), dtype=torch.uint16)
+    return torch.empty((count, *tile_grid(height, width), channels), dtype=torch.uint16, device="cpu")
 
 
-class Kernel:
+class Kernel(Protocol):
     """What a layer's convolution does on `Maps`; one instance per version of its weights."""
 
     def forward(self, source: Maps, target: Maps, pool: bool, mask: Tensor | None, scratch: Scratch) -> None:
         """Write ReLU and pooling of the convolution of `source` to `target`, and which outputs passed to `mask`."""
-        raise NotImplementedError
 
     def adjoint(self, gradient: Maps, mask: Tensor, target: Maps, pool: bool, scratch: Scratch) -> None:
         """Write the gradient of the layer's input to `target`, from that of its output."""
-        raise NotImplementedError
 
 
-class WinogradKernel(Kernel):
+class WinogradKernel:
     """Any layer but the first.
 
     Args:
@@ -85,7 +84,7 @@ class WinogradKernel(Kernel):
         kept = no_mask(len(maps)) if mask is None else mask.numpy()
         for images, rows in tile_chunks(len(maps), source.rows, source.columns, self.chunk_tiles):
             place = (images.start, images.stop - images.start, rows.start, rows.stop - rows.start, source.columns)
-            room = max(place[1] * place[3] * place[4], LEAST)
+            room = place[1] * place[3] * place[4]
             inputs = scratch.get("inputs", 36, room, self.inputs)
             tile_loops.input_tiles(maps, inputs.numpy(), *place)
             products = scratch.get("products", 36, room, self.outputs)
@@ -98,7 +97,7 @@ class WinogradKernel(Kernel):
         behind, kept, out = gradient.data.numpy(), mask.numpy(), target.data.numpy()
         for images, rows in tile_chunks(len(out), target.rows, target.columns, self.chunk_tiles):
             place = (images.start, images.stop - images.start, rows.start, rows.stop - rows.start, target.columns)
-            room = max(place[1] * place[3] * place[4], LEAST)
+            room = place[1] * place[3] * place[4]
             outputs = scratch.get("inputs", 36, room, self.outputs)
             tile_loops.output_gradient(behind, kept, outputs.numpy(), *place, pool)
             products = scratch.get("products", 36, room, self.inputs)
@@ -108,7 +107,7 @@ class WinogradKernel(Kernel):
             tile_loops.input_gradient(products.numpy(), out, strips.numpy(), *place, rows.stop < target.rows)
 
 
-class GreyKernel(Kernel):
+class GreyKernel:
     """First layer: one channel in, the normalisation inside its weights.
 
     The frame holds the mean, which is what zero padding behind the normalisation stands for.
@@ -140,7 +139,7 @@ class GreyKernel(Kernel):
 
 
 def bias_of(conv: nn.Conv2d) -> Tensor:
-    return torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+    return torch.zeros_like(conv.weight[:, 0, 0, 0]) if conv.bias is None else conv.bias.detach()
 
 
 def no_mask(count: int) -> np.ndarray:

@@ -19,7 +19,8 @@ class Scratch:
         size = math.prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.numel() < size:
-            flat = self._flat[name] = torch.zeros(size)
+            with torch.inference_mode(False):  # a buffer of inference mode could not be written outside it
+                flat = self._flat[name] = torch.zeros(size, dtype=torch.float32, device="cpu")
         return flat[:size].view(shape)
 
     def nbytes(self) -> int:

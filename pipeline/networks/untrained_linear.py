@@ -11,19 +11,17 @@ from torch.autograd.function import once_differentiable
 # Pieces into which the outputs are cut. A product with a handful of rows costs the time to read the weights; MKL reads
 # them at a third of the memory's speed in one product, and at full speed in a batch of products (benchmarks/README.md).
 FORWARD_PIECES, BACKWARD_PIECES = 64, 16
-# MKL rounds a row of a matrix product alike in all products of a multiple of so many rows.
-ROWS = 4
 
 
 def runs_untrained(layer: nn.Module, rows: Tensor) -> bool:
-    """Whether `untrained_linear` stands for this layer: plain, float32 on the CPU, without a weight gradient."""
+    """Whether `untrained_linear` stands for this layer: plain, float32 on the CPU, with no gradient of its own."""
     return (
         type(layer) is nn.Linear
         and rows.device.type == "cpu"
         and rows.dtype == layer.weight.dtype == torch.float32
         and layer.out_features % FORWARD_PIECES == 0
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.is_grad_enabled() and layer.weight.requires_grad)
+        and not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters()))
     )
 
 
@@ -32,7 +30,7 @@ def untrained_linear(layer: nn.Module, rows: Tensor) -> Tensor:
 
     Args:
         layer: a linear one that `runs_untrained`.
-        rows: (N, inputs), N a multiple of `ROWS` if an image's bits must not depend on the others.
+        rows: (N, inputs).
     """
     assert isinstance(layer, nn.Linear)
     result: Tensor = _Product.apply(rows, layer.weight.detach())

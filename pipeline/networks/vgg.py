@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pipeline.networks.chain import watched
 from pipeline.networks.freezing import freeze_except
 from pipeline.networks.frozen import FrozenEngine
-from pipeline.networks.untrained_linear import ROWS, runs_untrained, untrained_linear
+from pipeline.networks.normalise import Normalise
+from pipeline.networks.untrained_linear import runs_untrained, untrained_linear
 from pipeline.networks.weights import CHOICES, WeightsError, load_features, read_vgg16_features
 
 # Configuration D of Simonyan and Zisserman (2015): channels of the convolutions, "M" a 2 x 2 maximum pooling.
@@ -23,22 +24,6 @@ CONFIGURATION: tuple[int | str, ...] = (
 # Mean over the three channels of ImageNet's published mean and standard deviation (torchvision's transforms).
 GREY_MEAN = (0.485 + 0.456 + 0.406) / 3
 GREY_STD = (0.229 + 0.224 + 0.225) / 3
-
-
-class Normalise(nn.Module):
-    """Shift and scale images of [0, 1] to zero mean and unit deviation: (x - mean) / std.
-
-    It stays a layer of its own. Folded into the first convolution, that layer's zero padding would stand for black
-    instead of the mean.
-    """
-
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        self.mean = mean
-        self.std = std
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
 
 
 class DropMaxPool(nn.Module):
@@ -131,11 +116,7 @@ class VGG16(nn.Module):
             raise ValueError(f"head {head!r} is unknown; allowed are 'vgg' and 'compact'")
         self.apply(_initialise)
         self.frozen = freeze_except(self, trainable)
-        self.engine = (
-            FrozenEngine(self.normalise.mean, self.normalise.std, self.features, cache_gib=cache_gib)
-            if engine
-            else None
-        )
+        self.engine = FrozenEngine(cache_gib=cache_gib) if engine else None
 
     def forward(self, images: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -144,26 +125,19 @@ class VGG16(nn.Module):
 
     @torch.jit.unused
     def _fast(self, images: Tensor) -> Tensor:
-        end = 0
-        if self.engine is not None and not watched(self.normalise) and not watched(self.features):
-            end = self.engine.prefix(images)
-        if self.engine is None or end == 0:
+        layers = [] if self.engine is None else self.engine.layers(images, self.normalise, self.features)
+        if self.engine is None or not layers:
             return self.classifier(self.pool(self.features(self.normalise(images))))
-        maps = self.engine(images, end)
-        for module in list(self.features)[end:]:
+        maps = self.engine(images, self.normalise, layers)
+        for module in list(self.features)[layers[-1].end :]:
             maps = module(maps)
-        if self.training or any(map(watched, (*self.pool.modules(), *self.classifier.modules()))):
-            return self.classifier(self.pool(maps))
-        return self._head(maps)
-
-    def _head(self, maps: Tensor) -> Tensor:
-        """Logits by whole groups of rows, so that an image's logit is the same in every batch."""
-        count = len(maps)
-        maps = nn.functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, -count % ROWS))
         rows = self.pool(maps)
+        if self.training or type(self.classifier) is not nn.Sequential or watched(self.classifier):
+            return self.classifier(rows)
         for layer in self.classifier:
-            rows = untrained_linear(layer, rows) if runs_untrained(layer, rows) else layer(rows)
-        return rows[:count]
+            fast = runs_untrained(layer, rows) and not watched(layer)
+            rows = untrained_linear(layer, rows) if fast else layer(rows)
+        return rows
 
     def train(self, mode: bool = True) -> VGG16:
         """Set train mode, leaving frozen layers in eval mode."""

@@ -15,9 +15,6 @@ from torch import Tensor
 
 TILE = 4
 INPUT_TILE = 6
-# Products of fewer tiles than this go through other routines of MKL and round otherwise; the result for an image would
-# depend on how many others it comes with.
-LEAST = 4
 # Interpolation points beside 0 and infinity. Their powers up to the fourth are exact in float32, and on feature maps of
 # VGG16 the rounding error is half of that with the usual 1, -1, 2, -2.
 POINTS = (0.75, -0.75, 1.5, -1.5)

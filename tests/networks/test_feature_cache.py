@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from pipeline.attacks import PGD
+from pipeline.attacks import PGD, attack_mode
 from pipeline.networks import vgg16
-from tests.networks.test_frozen_engine import COMPACT, images_of, network_with_biases, plain
+from tests.networks.test_frozen_engine import COMPACT, images_of, network_with_biases, plain, prefix
 
 
 def test_clean_maps_are_computed_once_more_and_then_kept():
@@ -31,7 +31,7 @@ def test_trained_layers_lie_behind_the_kept_maps():
     with torch.no_grad():
         for _ in range(3):
             before = network(images)
-        assert network.engine.prefix(images) == 28
+        assert prefix(network, images) == 28
         network.features[28].weight.mul_(1.5)
         after = network(images)
         assert network.engine.cache.hits == 4
@@ -45,6 +45,20 @@ def test_attacked_images_are_not_kept():
     for _ in range(3):
         PGD(budget=1e-2)(network, images, labels, seed=0)
     assert network.engine.cache.hits == 0 and not network.engine.cache._maps
+
+
+def test_a_training_pass_takes_kept_maps_and_leaves_them_for_the_next():
+    network = network_with_biases(width=0.25).train()
+    images, labels = images_of(4, 1, 48, 48), torch.tensor([0, 1, 0, 1])
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+    for epoch in range(4):
+        network(images).sum().backward()
+        optimizer.step()
+        # An attack and its score in between, as in dual training with validation.
+        attacked = PGD(budget=1e-2, steps=1)(network, images, labels, seed=epoch)
+        with torch.no_grad(), attack_mode(network) as module:
+            module(attacked)
+        assert network.engine.cache.hits == 4 * max(0, epoch - 1)
 
 
 def test_a_full_cache_keeps_what_it_has():

@@ -38,15 +38,26 @@ def images_of(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def prefix(network, images):
+    """How many of the leading modules of `features` the engine takes."""
+    layers = network.engine.layers(images, network.normalise, network.features)
+    return layers[-1].end if layers else 0
+
+
+def engine_maps(network, images):
+    """Maps behind the layers that the engine takes: all of them."""
+    layers = network.engine.layers(images, network.normalise, network.features)
+    assert layers[-1].end == 31
+    return network.engine(images, network.normalise, layers)
+
+
 def maps_and_gradient(network, images, cotangent):
     """The maps behind the poolings, and the images' gradient of their product with `cotangent`."""
     images = images.clone().requires_grad_(True)
     if getattr(network, "engine", None) is None:
         maps = network.features(network.normalise(images))
     else:
-        end = network.engine.prefix(images)
-        assert end == 31
-        maps = network.engine(images, end)
+        maps = engine_maps(network, images)
     (gradient,) = torch.autograd.grad((maps * cotangent).sum(), images)
     return maps.detach(), gradient
 
@@ -60,7 +71,7 @@ def test_maps_are_those_of_the_plain_network(height, width, count, factor, seed)
         reference = plain(network).double()
         exact = reference.features(reference.normalise(images.double()))
         network.engine.cache.limit = 0
-        maps = network.engine(images, 31)
+        maps = engine_maps(network, images)
     assert maps.shape == exact.shape
     assert (maps - exact).norm() <= 5e-6 * exact.norm()
 
@@ -106,7 +117,7 @@ def test_pgd_ends_with_the_margins_of_the_plain_network():
         ]
     change = ends[1] - start
     assert (change > 0).all()
-    assert ((ends[0] - ends[1]) / change).abs().median() < 0.01
+    assert ((ends[0] - ends[1]) / change).abs().max() < 0.01
 
 
 def test_the_state_dict_does_not_know_the_engine():
@@ -206,20 +217,20 @@ def test_a_tap_in_training_sees_its_map_and_other_hooks_are_called():
     calls = []
     network.features[21].register_forward_hook(lambda *_: calls.append(1))
     with attack_mode(network) as module, torch.no_grad():
-        assert network.engine.prefix(images) == 21
+        assert prefix(network, images) == 21
         module(images)
     assert calls == [1]
 
 
 @pytest.mark.parametrize("images", [torch.rand(1, 1, 48, 48).double(), torch.rand(0, 1, 48, 48), torch.rand(1, 48, 48)])
 def test_what_it_cannot_run_is_left_to_the_modules(images):
-    assert network_with_biases(width=0.25).engine.prefix(images) == 0
+    assert prefix(network_with_biases(width=0.25), images) == 0
 
 
 def test_autocast_takes_the_plain_path():
     network, images = network_with_biases(width=0.25), images_of(1, 1, 48, 48)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert network.engine.prefix(images) == 0
+        assert prefix(network, images) == 0
         assert torch.equal(network(images), plain(network)(images))
 
 
@@ -233,7 +244,7 @@ def test_scripting_takes_the_plain_path():
 
 
 def test_narrow_networks_are_left_alone():
-    assert vgg16(width=0.125, **COMPACT).engine.prefix(images_of(1, 1, 48, 48)) == 0
+    assert prefix(vgg16(width=0.125, **COMPACT), images_of(1, 1, 48, 48)) == 0
 
 
 def test_a_blank_image_gets_a_finite_gradient():
@@ -255,7 +266,7 @@ def test_values_of_a_broken_image_do_not_reach_the_next():
 
 
 @pytest.mark.parametrize("head", ["vgg", "compact"])
-def test_an_image_gets_the_same_bits_in_every_batch(head):
+def test_an_image_gets_the_same_in_every_batch_up_to_rounding(head):
     network = network_with_biases(head=head).requires_grad_(False)
     network.engine.cache.limit = 0
     images = images_of(5, 1, 64, 64)
@@ -268,14 +279,23 @@ def test_an_image_gets_the_same_bits_in_every_batch(head):
     logits, gradients = run(images)
     for part in (slice(0, 1), slice(1, 3), slice(2, 5)):
         alone, gradient = run(images[part])
-        assert torch.equal(alone, logits[part]) and torch.equal(gradient, gradients[part])
+        torch.testing.assert_close(alone, logits[part], rtol=1e-5, atol=1e-6)
+        assert (gradient - gradients[part]).norm() <= 1e-4 * gradients[part].norm()
+        again, same = run(images[part])
+        assert torch.equal(alone, again) and torch.equal(gradient, same)
 
 
 def test_parts_of_a_batch_give_the_images_of_the_whole():
     network = network_with_biases(width=0.25)
     images, labels = images_of(5, 1, 48, 48), torch.tensor([0, 1, 1, 0, 1])
-    whole = PGD(budget=1e-2)(network, images, labels, seed=3)
-    parts = PGD(budget=1e-2, memory_gib=1e-4)(network, images, labels, seed=3)
+    calls = []
+    network.normalise.register_forward_pre_hook(lambda _module, inputs: calls.append(len(inputs[0])))
+    attack = PGD(budget=1e-2, steps=3, memory_gib=2 * 1.1e-4)
+    whole = PGD(budget=1e-2, steps=3)(network, images, labels, seed=3)
+    assert calls == [5, 5, 5]
+    calls.clear()
+    parts = attack(network, images, labels, seed=3)
+    assert calls[0] == 1 and len(calls) > 7 and max(calls) < 5  # one image to measure, then parts
     with torch.no_grad():
         start, one, other = (margin(as_logit(network(x)), labels) for x in (images, whole, parts))
     assert ((one - other) / (one - start)).abs().max() < 0.02
