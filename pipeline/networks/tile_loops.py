@@ -1,6 +1,8 @@
 """Winograd's transforms of tiles as compiled loops, with ReLU, pooling and mask in the same pass.
 
-T counts tiles, row by row, image by image. `loops` says what all loops share.
+T counts tiles, row by row, image by image. `loops` says what all loops share. Each loop works on a chunk of the tiles,
+whose place is five numbers: `first_image` and `images` of the batch, `first_row` and `rows` of each image's grid of
+tiles, all its `columns`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ _AB2, _BA2 = np.float32(0.75 * 1.5**2), np.float32(1.5 * 0.75**2)
 
 @njit(inline="always", **EXACT)
 def _to_six(d0, d1, d2, d3, d4, d5):
-    """B' d."""
-    e, f = d4 - _B2 * d2, _A * (d3 - _B2 * d1)
-    g, h = d4 - _A2 * d2, _B * (d3 - _A2 * d1)
-    return d4 - _SUM * d2 + _A2B2 * d0, e + f, e - f, g + h, g - h, d5 - _SUM * d3 + _A2B2 * d1
+    """B' d. The rows of the points +-a share their even and odd parts, those of +-b too."""
+    even_a, odd_a = d4 - _B2 * d2, _A * (d3 - _B2 * d1)
+    even_b, odd_b = d4 - _A2 * d2, _B * (d3 - _A2 * d1)
+    first, last = d4 - _SUM * d2 + _A2B2 * d0, d5 - _SUM * d3 + _A2B2 * d1
+    return first, even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, last
 
 
 @njit(inline="always", **EXACT)

@@ -7,15 +7,18 @@ import time
 import pandas as pd
 import pydicom
 import pytest
+import torch
+from monai.bundle import ckpt_export
 from typer.testing import CliRunner
 
 from pipeline.__main__ import app
 from pipeline.cohort import phantom_manifest
 from pipeline.evaluation import ExamError
-from pipeline.runs import CheckpointError
+from pipeline.networks import vgg16
+from pipeline.runs import CheckpointError, load_network
 from pipeline.runs.errors import own_error
 
-from .conftest import SMALL, workflow
+from .conftest import BUNDLE, SMALL, workflow
 
 FROM_CHECKPOINT = ("image_size", "network_def#width")
 
@@ -33,6 +36,20 @@ def test_evaluate_gives_the_scores_of_the_run(trained, root):
     job.run()
     again = pd.read_csv(root / "runs" / "trained-evaluation" / "scores.csv")
     pd.testing.assert_frame_equal(again, pd.read_csv(trained / "scores.csv"), rtol=1e-5, atol=1e-6)
+
+
+def test_ckpt_export_writes_the_plain_network_of_the_run(trained, root):
+    exported = root / "model.ts"
+    ckpt_export(
+        net_id="network_def", filepath=str(exported), ckpt_file=str(trained / "checkpoints" / "best.pt"),
+        meta_file=str(BUNDLE / "metadata.json"), config_file=str(BUNDLE / "train.json"), key_in_ckpt="network",
+        input_shape=[1, 1, 32, 32], **{"network_def#width": SMALL["network_def#width"]},
+    )  # fmt: skip
+    network = vgg16(weights="none", width=SMALL["network_def#width"], head="compact", engine=False).eval()
+    load_network(network, trained / "checkpoints" / "best.pt")
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(exported).eval()(images), network(images))
 
 
 def test_an_external_test_on_patients_of_the_training_is_refused(trained, root):
