@@ -1,21 +1,18 @@
 """The main job: what it leaves behind, twice the same, resumed the same."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
-import torch
 from ignite.engine import Events
 from monai.bundle import verify_net_in_out
 
 from pipeline.methods.rows import adversarial_rows
 
 from .conftest import BUNDLE, SMALL, workflow
+from .kill_and_resume import kill_and_resume
 
 
 def test_the_run_directory_holds_everything(trained):
@@ -44,36 +41,9 @@ def test_the_same_command_gives_the_same_scores(trained, root):
     assert (root / "runs" / "again" / "scores.csv").read_bytes() == (trained / "scores.csv").read_bytes()
 
 
-def test_a_killed_run_resumes_bit_identically(trained, root):
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "train.json")]
-    settings = {k: v for k, v in SMALL.items() if k != "device"} | {
-        "dataset_dir": str(root / "phantoms"), "store_dir": str(root / "store"), "output_dir": str(root / "runs"),
-        "run_name": "killed", "device": "$torch.device('cpu')", "max_epochs": 200,
-    }  # fmt: skip
-    command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    process = subprocess.Popen(command, cwd=BUNDLE.parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    latest = root / "runs" / "killed" / "checkpoints" / "latest.pt"
-    deadline = time.time() + 180
-    while not latest.is_file() and process.poll() is None and time.time() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = torch.load(latest, weights_only=True)["epoch"]
-    until = done + 2
-    states = []
-    for name, changes in (("killed", {"resume": True}), ("whole", {})):
-        changes = changes | {"max_epochs": until, "device": "$torch.device('cpu')"}
-        job = workflow(root, run_name=name, **changes)
-        job.initialize()
-        job.run()
-        states.append(torch.load(root / "runs" / name / "checkpoints" / "latest.pt", weights_only=True))
-    assert states[0]["epoch"] == states[1]["epoch"] == until
-    for part in ("network", "optimizer"):
-        left, right = (json.dumps(state[part], default=lambda t: t.tolist(), sort_keys=True) for state in states)
-        assert left == right, part
-    histories = [pd.read_csv(root / "runs" / name / "history.csv") for name in ("killed", "whole")]
-    timed = [column for column in histories[0] if column.startswith("seconds_")]
-    pd.testing.assert_frame_equal(*(history.drop(columns=timed) for history in histories))
+def test_a_killed_run_resumes_bit_identically(tmp_path):
+    proof = kill_and_resume(tmp_path, kills=2, epochs=12)
+    assert proof["kills"] == 2
 
 
 def test_the_job_runs_from_elsewhere_and_ends_with_the_place_of_its_report(tmp_path):
