@@ -20,6 +20,7 @@ from tqdm import tqdm
 from pipeline import __version__
 from pipeline.experiments.cells import Cell, Shelf
 from pipeline.experiments.variants import GridError
+from pipeline.runs import check_configuration
 from pipeline.runs.directory import write_atomically
 from pipeline.runs.errors import own_error
 
@@ -58,7 +59,7 @@ def with_starts(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def check(cells: Sequence[Cell]) -> dict[str, int]:
-    """Build network, method and terms of every variant once, before anything runs.
+    """Check the configuration of every variant and build its network, method and terms, before anything runs.
 
     Returns:
         Bytes: `best` of the networks that finished cells keep, `peak` of the largest running cell.
@@ -82,6 +83,8 @@ def _built(cell: Cell) -> tuple[int, int]:
         parser[key] = value
     try:
         parser.get_parsed_content("imports")
+        rules = {} if cell.ranks > 1 else parser.get_parsed_content("rules")  # a rank is known inside a run only
+        check_configuration(parser.get_parsed_content("bundle_root"), rules=rules, parser=parser)
         network = parser.get_parsed_content("network")
         for slot in ("method", "arfl", "awp", "ema", "extra"):
             parser.get_parsed_content(slot)

@@ -46,7 +46,12 @@ def current_configuration() -> dict[str, Any]:
     return json.loads(json.dumps(parser.get(), default=str))
 
 
-def check_configuration(bundle_root: str | Path | None = None, *, rules: dict[str, bool] | None = None) -> None:
+def check_configuration(
+    bundle_root: str | Path | None = None,
+    *,
+    rules: dict[str, bool] | None = None,
+    parser: ConfigParser | None = None,
+) -> None:
     """Refuse ids that no shipped file defines and nothing refers to, arguments that no component takes, broken rules.
 
     An id is a key at the top, or in a group of components such as `train`. Call it first in `initialize`.
@@ -54,13 +59,14 @@ def check_configuration(bundle_root: str | Path | None = None, *, rules: dict[st
     Args:
         bundle_root: folder of the shipped configuration files; default: that of the running workflow.
         rules: message -> whether it holds.
+        parser: of the configuration; default: the one that is being evaluated.
 
     Raises:
         ConfigurationError: with the nearest known names.
     """
-    parser = _running(ConfigParser)
+    parser = parser or _running(ConfigParser)
     if parser is None:
-        raise ConfigurationError("check_configuration is called from a bundle's `initialize`")
+        raise ConfigurationError("check_configuration is called from a bundle's `initialize`, or with a parser")
     workflow = _running(ConfigWorkflow)
     roots = {Path(root) for root in (bundle_root, getattr(workflow, "config_root_path", None)) if root}
     configuration = parser.get()

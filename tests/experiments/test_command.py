@@ -25,6 +25,8 @@ from pipeline.__main__ import app
         (["table", "phantoms", "--methods", "mart+trades"], "joins two methods"),
         (["table", "phantoms", "--set", "learning_rate"], "--set 'learning_rate' is no KEY=VALUE"),
         (["table", "phantoms", "--preset", "smoke", "--set", "layer=classifier.0"], "classifier.0"),
+        (["table", "phantoms", "--preset", "smoke", "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["table", "phantoms", "--preset", "smoke", "--set", "batch_size=0"], "batch_size"),
         (["sweep", "lambda", "phantoms"], "parameter 'lambda' is unknown; allowed are standard_ratio, weight, budget"),
     ],
 )
