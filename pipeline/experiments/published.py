@@ -64,8 +64,12 @@ PUBLISHED: dict[Dataset, dict[str, Published]] = {
 
 
 def display_name(method: str) -> str:
-    """The paper's name of a row, such as "F dual + ARFL"; a method that the paper lacks keeps its own name."""
-    return PAPER_ROWS.get(method, method)
+    """The paper's name of a row, such as "F dual + ARFL"; a method that the paper lacks keeps its own name.
+
+    What stands behind a name in brackets, such as a branch, stays.
+    """
+    row, space, branch = method.partition(" (")
+    return PAPER_ROWS.get(row, row) + space + branch
 
 
 def ordered_methods(methods: Iterable[str]) -> list[str]:
