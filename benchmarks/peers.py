@@ -211,6 +211,7 @@ def plain_loop(setting: Setting) -> Tensor:
         adversarial.requires_grad_(True)
         network.zero_grad()
         loss_function(network(adversarial), labels).backward()
+        assert adversarial.grad is not None
         moved = adversarial.detach() + setting.step_size * adversarial.grad.sign()
         adversarial = images + (moved - images).clamp(-setting.budget, setting.budget)
         adversarial = adversarial.clamp(0, 1).detach()

@@ -7,9 +7,10 @@ The peer is MONAI's SupervisedTrainer with torchattacks' PGD in a handler of its
 which it is faster, and the same loss written out. Both trainers take one step in turn; times are medians per step.
 
 Two figures. First pass: every step has images that the run has not seen, as in a first epoch or where images are
-augmented. Repeated images: the same batch again and again, so that the maps of its clean rows come from the feature
-cache, as in later epochs without augmentation. A clock around every pass of the network, every backward pass and the
-optimiser runs in our steps; what is left of their time is loader, handlers and MONAI.
+augmented; a folder must hold batch x (steps + 1). Repeated images: the same batch again and again, so that the maps of
+its clean rows come from the feature cache, as in later epochs without augmentation. A clock around every pass of the
+network, every backward pass and the optimiser runs in our steps; what is left of their time is loader, handlers and
+MONAI.
 """
 
 from __future__ import annotations
