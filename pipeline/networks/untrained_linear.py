@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Pieces into which the outputs are cut. A product with a handful of rows costs the time to read the weights; MKL reads
-# them at a third of the memory's speed in one product, and at full speed in a batch of products (benchmarks/README.md).
-FORWARD_PIECES, BACKWARD_PIECES = 64, 16
+# Pieces into which the outputs are cut. A product with a handful of rows costs the time to read the weights. On an AMD
+# EPYC, MKL read them at a third of the memory's speed in one product and at full speed in a batch of products; on an
+# Intel Xeon the pieces cost or gain a third of a product that is 2% of a step (benchmarks/head_rule.py).
+PIECES = 16
 
 
 def runs_untrained(layer: nn.Module, rows: Tensor) -> bool:
@@ -19,7 +20,7 @@ def runs_untrained(layer: nn.Module, rows: Tensor) -> bool:
         type(layer) is nn.Linear
         and rows.device.type == "cpu"
         and rows.dtype == layer.weight.dtype == torch.float32
-        and layer.out_features % FORWARD_PIECES == 0
+        and layer.out_features % PIECES == 0
         and not torch.is_autocast_enabled("cpu")
         and not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters()))
     )
@@ -41,13 +42,15 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        pieces = weight.view(FORWARD_PIECES, -1, weight.shape[1])
-        return torch.matmul(rows, pieces.transpose(1, 2)).transpose(0, 1).flatten(1)
+        pieces = weight.view(PIECES, -1, weight.shape[1])
+        # Not matmul, which folds the batch back into one product where the rows need a gradient.
+        parts = torch.bmm(rows.expand(PIECES, -1, -1), pieces.transpose(1, 2))
+        return parts.transpose(0, 1).flatten(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
-        pieces = weight.view(BACKWARD_PIECES, -1, weight.shape[1])
-        parts = gradient.unflatten(1, (BACKWARD_PIECES, -1)).transpose(0, 1)
+        pieces = weight.view(PIECES, -1, weight.shape[1])
+        parts = gradient.unflatten(1, (PIECES, -1)).transpose(0, 1)
         return torch.bmm(parts, pieces).sum(dim=0), None
