@@ -26,7 +26,7 @@ def test_a_name_is_a_method_and_terms() -> None:
         ("pgd", "method 'pgd' is unknown; allowed are adversarial"),
         ("", "method '' is unknown"),
         ("mart+trades", "joins two methods, 'mart' and 'trades'"),
-        ("dual+swa", "term 'swa' of 'dual\\+swa' is unknown; allowed are arfl, awp"),
+        ("dual+swa", "term 'swa' of 'dual\\+swa' is unknown; allowed are after_relu, arfl, awp"),
         ("dual_arfl+arfl", "'arfl' is in 'dual_arfl' already"),
         ("dual+awp+awp", "'awp' is in 'dual' already"),
         ("../standard", "method '../standard' is unknown"),
