@@ -57,8 +57,12 @@ class Cell:
     @property
     def files(self) -> list[Path]:
         """Configuration files: the main job, the method, its terms, the presets."""
-        files = [bundle_file("train.json"), *self.variant.files, *self.presets]
-        return [*files, bundle_file("multi_gpu_train.json")] if self.ranks > 1 else files
+        return [*self.single_files, bundle_file("multi_gpu_train.json")] if self.ranks > 1 else self.single_files
+
+    @property
+    def single_files(self) -> list[Path]:
+        """The same for one process."""
+        return [bundle_file("train.json"), *self.variant.files, *self.presets]
 
     @property
     def digest(self) -> str:
@@ -161,8 +165,7 @@ class Shelf:
             branch = self.logs / f"{cell.name}-{AUXILIARY}.json"
             write_atomically(branch, json.dumps({"network_def#test_branch": AUXILIARY, "resume": False}))
             # One process scores it: evaluation is short beside training.
-            single = [file for file in files if file.name != "multi_gpu_train.json"]
-            self._bundle(cell, [*single, bundle_file("evaluate.json"), branch], threads, lock)
+            self._bundle(cell, [*cell.single_files, overlay, bundle_file("evaluate.json"), branch], threads, lock)
         (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
         write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))
 

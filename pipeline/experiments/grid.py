@@ -78,12 +78,15 @@ def check(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 def _built(cell: Cell) -> tuple[int, int]:
-    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.files]))
+    # Outside a run there are no ranks, so that the data-parallel wrapper cannot be built.
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.single_files]))
     for key, value in cell.settings.items():
         parser[key] = value
+    if parser["batch_size"] % cell.ranks:
+        raise GridError(f"{cell.label}: batch_size {parser['batch_size']} is no multiple of --ranks {cell.ranks}")
     try:
         parser.get_parsed_content("imports")
-        rules = {} if cell.ranks > 1 else parser.get_parsed_content("rules")  # a rank is known inside a run only
+        rules = parser.get_parsed_content("rules")
         check_configuration(parser.get_parsed_content("bundle_root"), rules=rules, parser=parser)
         network = parser.get_parsed_content("network")
         for slot in ("method", "arfl", "awp", "ema", "extra"):

@@ -27,6 +27,7 @@ from pipeline.__main__ import app
         (["table", "phantoms", "--preset", "smoke", "--set", "layer=classifier.0"], "classifier.0"),
         (["table", "phantoms", "--preset", "smoke", "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["table", "phantoms", "--preset", "smoke", "--set", "batch_size=0"], "batch_size"),
+        (["table", "phantoms", "--preset", "smoke", "--ranks", "3"], "batch_size 8 is no multiple of --ranks 3"),
         (["sweep", "lambda", "phantoms"], "parameter 'lambda' is unknown; allowed are standard_ratio, weight, budget"),
     ],
 )
