@@ -8,12 +8,14 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from monai.bundle import ConfigParser
 
 from pipeline import bundle_file
 from pipeline.experiments.variants import GridError, Variant
+from pipeline.networks import weights_digest
 from pipeline.runs.directory import write_atomically
 
 # Where a run writes and on what it runs; neither is part of what is computed.
-PLACES = ("output_dir", "run_name", "resume", "device", "store_dir", "dataset_dir", "initial_weights", "bundle_root")
+PLACES = ("output_dir", "run_name", "resume", "device", "store_dir", "dataset_dir", "bundle_root")
 AUXILIARY = "auxiliary"
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,9 @@ class Cell:
             for key, value in self.settings.items():
                 parser[key] = value
             configuration = {key: value for key, value in parser.get().items() if key not in PLACES}
+            for key in ("weights", "initial_weights"):
+                # Files count by what they hold: moved ones are the same, written over ones are not.
+                configuration[key] = _file_digest(configuration.get(key))
             content = {
                 "configuration": configuration | {"manifest": self.manifest_digest},
                 "start": self.start.digest if self.start else None,
@@ -139,6 +145,7 @@ class Shelf:
             GridError: the run failed; its log is named.
         """
         if self.done(cell):
+            self._drop_optimiser(cell)
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         self.cells.mkdir(parents=True, exist_ok=True)
@@ -166,8 +173,18 @@ class Shelf:
             write_atomically(branch, json.dumps({"network_def#test_branch": AUXILIARY, "resume": False}))
             # One process scores it: evaluation is short beside training.
             self._bundle(cell, [*cell.single_files, overlay, bundle_file("evaluate.json"), branch], threads, lock)
+        # In this order: killed in between, the cell is done, and the optimiser's state is dropped next time.
+        about = {"digest": cell.digest, "cell": cell.label, "code": code_digest()}
+        write_atomically(self.directory(cell) / "done.json", json.dumps(about))
+        self._drop_optimiser(cell)
+
+    def _drop_optimiser(self, cell: Cell) -> None:
         (self.directory(cell) / "checkpoints" / "latest.pt").unlink(missing_ok=True)
-        write_atomically(self.directory(cell) / "done.json", json.dumps({"digest": cell.digest, "cell": cell.label}))
+
+    def codes(self, cells: Iterable[Cell]) -> set[str]:
+        """Digests of the code that made finished cells."""
+        files = [self.directory(cell) / "done.json" for cell in cells if self.done(cell)]
+        return {json.loads(file.read_text(encoding="utf-8")).get("code", "") for file in files}
 
     def scores(self, cell: Cell) -> dict[str, Path]:
         """scores.csv of a finished cell by branch; "" is the network as it is tested by default."""
@@ -212,5 +229,35 @@ class Shelf:
         if self._stopped and code != 0:
             raise GridError(f"cell {cell.label} was stopped; the same command goes on from its last epoch")
         if code != 0:
-            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise GridError(f"cell {cell.label} failed ({lines[-1] if lines else f'exit status {code}'}); see {log}")
+            reason = _last_error(log.read_text(encoding="utf-8", errors="replace")) or f"exit status {code}"
+            raise GridError(f"cell {cell.label} failed ({reason}); see {log}")
+
+
+def code_digest() -> str:
+    """First ten digits of the SHA-256 of the package's source."""
+    package = Path(bundle_file("train.json")).parents[2] / "pipeline"
+    content = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        content.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return content.hexdigest()[:10]
+
+
+def _file_digest(value: Any) -> Any:
+    """The SHA-256 of a file, if it is one; else the value."""
+    if not isinstance(value, str) or not Path(value).is_file():
+        return value
+    file = Path(value)
+    return _content_digest(file.resolve(), file.stat().st_mtime_ns)
+
+
+@cache
+def _content_digest(file: Path, _modified: int) -> str:
+    return weights_digest(file)
+
+
+def _last_error(log: str) -> str:
+    """The last line of a log that names an error, without torchrun's own, which says only that a rank failed."""
+    lines = [re.sub(r"^\[rank\d+\]:\s*", "", line.strip()) for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Refused|NotEstimable)\b", line)]
+    errors = [line for line in errors if "ChildFailedError" not in line]
+    return (errors or lines or [""])[-1]

@@ -22,12 +22,16 @@ MARGIN = 0.05
 
 
 class RowClaim(NamedTuple):
-    """A claim about differences of AUC between rows of the table; ``clean``: without attack as well as under it."""
+    """A claim about differences of AUC between rows of the table.
+
+    ``clean``: without attack as well as under it; ``tested``: significant by the paper's own test over folds.
+    """
 
     text: str
     kind: Kind
     pairs: tuple[tuple[str, str], ...]
     clean: bool
+    tested: bool = False
 
 
 class SweepClaim(NamedTuple):
@@ -56,7 +60,7 @@ class Gap(NamedTuple):
 
 
 ROW_CLAIMS = (
-    RowClaim("F is better than D (p < 0.05)", "better", ((F, "adversarial_arfl"),), clean=True),
+    RowClaim("F is better than D (p < 0.05)", "better", ((F, "adversarial_arfl"),), clean=True, tested=True),
     RowClaim(
         "F has the best AUC under attack", "better", tuple((F, row) for row in PAPER_ROWS if row != F), clean=False
     ),
@@ -89,7 +93,8 @@ def claims(
     "Better" agrees when the paired interval lies above 0 and disagrees when it lies below. "Same" agrees when the
     interval lies within the margin, else disagrees when it excludes 0; "no better" agrees when no part of it lies above
     the margin, else disagrees when it lies above 0. A claim of several differences agrees when all do and disagrees
-    when one does. Anything else is "cannot tell". Intervals are those of the paired patient bootstrap; in sweeps, of
+    when one does; a claim of significance agrees only if the Mann-Whitney test over folds does too. Anything else is
+    "cannot tell". Intervals are those of the paired patient bootstrap; in sweeps, of
     which only AUCs of folds are given, those of the corrected t-test. None is widened for the number of differences.
 
     Args:
@@ -173,7 +178,10 @@ def _of_rows(claim: RowClaim, compared: pd.DataFrame, margin: float) -> tuple[st
         texts.append(str(gaps[-1]))
         if len(claim.pairs) == 1:
             texts += [f"{row['folds']} folds, {row['patients']} patients"] + _tests(row)
-    return _answer(claim.kind, gaps, texts, absent, margin)
+    says, verdict = _answer(claim.kind, gaps, texts, absent, margin)
+    if claim.tested and verdict == "agrees" and not (compared.loc[list(claim.pairs), "mann_whitney_p"] < 0.05).all():
+        return f"{says}; the Mann-Whitney test over folds does not say so", "cannot tell"
+    return says, verdict
 
 
 def _tests(row: pd.Series) -> list[str]:

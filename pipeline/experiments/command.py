@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import bundle_file
+from pipeline.experiments.published import PAPER_ROWS, PUBLISHED
 from pipeline.experiments.variants import GridError, Variant, variant
 
-PAPER_ROWS = "standard,standard_arfl,adversarial,adversarial_arfl,dual,dual_arfl,dsbn,trades,mirst"
+# The paper's rows, and rows A and F on the network with normalisation layers that row G needs.
+METHODS = ",".join([*PAPER_ROWS, "standard_norm", "dual_arfl_norm"])
 SWEPT = {
     "standard_ratio": ("standard_ratio", "0.25,0.5,0.75"),
     "weight": ("arfl_weight", "0.1,1,10,100"),
@@ -50,7 +52,7 @@ def table(
     out: Out = Path("runs/table"),
     methods: Annotated[
         str, typer.Option(help="Comma-separated; terms after a plus, e.g. trades+arfl,dual+awp.")
-    ] = PAPER_ROWS,
+    ] = METHODS,
     folds: Folds = "5",
     preset: Preset = "paper",
     weights: Weights = None,
@@ -67,13 +69,16 @@ def table(
     """Train and test every method on every fold, and write the paper's table with intervals and tests."""
     from pipeline.experiments.outcome import write_outcome
 
-    chosen = [variant(name) for name in methods.split(",")]
+    if published is not None and published not in PUBLISHED:
+        raise GridError(f"--published {published!r} is unknown; allowed are {', '.join(PUBLISHED)}")
+    chosen = [variant(name) for name in dict.fromkeys(name.strip() for name in methods.split(","))]
     shared = _shared(manifest, dataset_dir, preset, weights, attacks, seed, settings, ranks)
     cells = [shared.cell(each, fold, start_epochs) for fold in _folds(folds) for each in chosen]
     shelf, failures = _run(shared, cells, out, jobs, scheduler)
     for line in write_outcome(shelf, cells, published=published, resamples=resamples, seed=seed):
         typer.echo(line)
-    _end(failures)
+    if failures:
+        raise typer.Exit(code=1)
 
 
 def sweep(
@@ -101,6 +106,8 @@ def sweep(
         raise GridError(f"parameter {parameter!r} is unknown; allowed are {', '.join(SWEPT)}")
     key, default = SWEPT[parameter]
     chosen = variant(method)
+    if not chosen.carries(key):
+        raise GridError(f"sweep {parameter}: {method} does not depend on {key}; vary it in another method")
     shared = _shared(manifest, dataset_dir, preset, weights, attacks, seed, settings, ranks)
     cells = [
         shared.cell(chosen, fold, start_epochs, key=key, value=value)
@@ -108,9 +115,10 @@ def sweep(
         for value in _numbers(values or default, "values")
     ]
     shelf, failures = _run(shared, cells, out, jobs, scheduler)
-    for line in write_sweep(shelf, cells, parameter):
+    for line in write_sweep(shelf, cells, parameter, method=method):
         typer.echo(line)
-    _end(failures)
+    if failures:
+        raise typer.Exit(code=1)
 
 
 class _Shared:
@@ -133,6 +141,7 @@ class _Shared:
             first = settings | {"max_epochs": start_epochs, "val_interval": start_epochs, "test_budgets": []}
             # Networks with domains start from the plain network too: their normalisations are put in afterwards.
             start = Cell(variant("standard"), fold, first, self.presets, self.digest, ranks=self.ranks)
+            settings = {k: v for k, v in settings.items() if k != "initial_weights"}  # the start begins there
         if key is not None:
             settings = settings | {key: value}
         return Cell(chosen, fold, settings, self.presets, self.digest, start, value, self.ranks)
@@ -187,18 +196,14 @@ def _run(shared: _Shared, cells: list[Any], out: Path, jobs: int, scheduler: str
 
     shelf = open_shelf(out, shared.digest)
     ordered = with_starts(cells)
-    need = check(ordered)
+    sizes = check(ordered)
     left = sum(not shelf.done(cell) for cell in ordered)
     typer.echo(f"cells: {len(ordered)} ({left} to run) in {shelf.cells}")
-    typer.echo(disk_line(need, out))
-    return shelf, run_grid(shelf, ordered, jobs=jobs, scheduler=scheduler)
-
-
-def _end(failures: list[str]) -> None:
+    typer.echo(disk_line(sizes, shelf, ordered, jobs=jobs))
+    failures = run_grid(shelf, ordered, jobs=jobs, scheduler=scheduler)
     for line in failures:
         typer.echo(f"failed: {line}", err=True)
-    if failures:
-        raise typer.Exit(code=1)
+    return shelf, failures
 
 
 def _folds(text: str) -> list[int]:
@@ -206,7 +211,7 @@ def _folds(text: str) -> list[int]:
         found = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise GridError(f"--folds {text!r}: give a number of folds, 1 to 5, or a list such as 0,2") from error
-    found = list(range(found[0])) if "," not in text else found
+    found = list(range(found[0])) if "," not in text else list(dict.fromkeys(found))
     if not found or any(not 0 <= fold < 5 for fold in found):
         raise GridError(f"--folds {text!r}: folds are 0 to 4; give a number of folds, 1 to 5, or a list such as 0,2")
     return found
@@ -214,9 +219,12 @@ def _folds(text: str) -> list[int]:
 
 def _numbers(text: str, name: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        found = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise GridError(f"--{name} {text!r}: give numbers separated by commas") from error
+    if min(found) < 0:
+        raise GridError(f"--{name} {text!r}: allowed are numbers from 0 on")
+    return list(dict.fromkeys(found))
 
 
 def _literal(text: str) -> Any:

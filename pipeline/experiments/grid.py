@@ -8,11 +8,11 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
 from tqdm import tqdm
@@ -42,9 +42,11 @@ def open_shelf(folder: Path, manifest_digest: str) -> Shelf:
         if changed:
             shown = ", ".join(f"{key} {found.get(key)!r} there, {about[key]!r} now" for key in changed)
             raise GridError(f"{folder} holds the cells of another grid ({shown}); give another --out, or move it away")
+    if not recorded.is_file() and (folder / "cells").exists():
+        raise GridError(f"{folder} holds cells, but no grid.json that says of which grid; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(recorded, json.dumps(about, indent=1))
-    return Shelf(folder)
+    return Shelf(folder.resolve())
 
 
 def with_starts(cells: Iterable[Cell]) -> list[Cell]:
@@ -58,26 +60,33 @@ def with_starts(cells: Iterable[Cell]) -> list[Cell]:
     return list(ordered.values())
 
 
-def check(cells: Sequence[Cell]) -> dict[str, int]:
+class Size(NamedTuple):
+    """Bytes that a cell takes: `kept` when it is finished, `peak` while it runs."""
+
+    kept: int
+    peak: int
+
+
+def check(cells: Sequence[Cell]) -> dict[str, Size]:
     """Check the configuration of every variant and build its network, method and terms, before anything runs.
 
     Returns:
-        Bytes: `best` of the networks that finished cells keep, `peak` of the largest running cell.
+        What each cell takes of the disk, by the cell's name.
 
     Raises:
         GridError: a combination that makes no sense, with the reason.
     """
-    sizes: dict[str, tuple[int, int]] = {}
-    best = 0
+    known: dict[str, Size] = {}
+    sizes: dict[str, Size] = {}
     for cell in cells:
         key = json.dumps([cell.variant.name, {k: v for k, v in cell.settings.items() if k != "fold"}], default=str)
-        if key not in sizes:
-            sizes[key] = _built(cell)
-        best += sizes[key][0]
-    return {"best": best, "peak": max((peak for _, peak in sizes.values()), default=0)}
+        if key not in known:
+            known[key] = _built(cell)
+        sizes[cell.name] = known[key]
+    return sizes
 
 
-def _built(cell: Cell) -> tuple[int, int]:
+def _built(cell: Cell) -> Size:
     # Outside a run there are no ranks, so that the data-parallel wrapper cannot be built.
     parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.single_files]))
     for key, value in cell.settings.items():
@@ -89,24 +98,28 @@ def _built(cell: Cell) -> tuple[int, int]:
         rules = parser.get_parsed_content("rules")
         check_configuration(parser.get_parsed_content("bundle_root"), rules=rules, parser=parser)
         network = parser.get_parsed_content("network")
-        for slot in ("method", "arfl", "awp", "ema", "extra"):
+        for slot in ("method", "arfl", "awp", "ema", "extra", "validate#key_metric", "test#metric"):
             parser.get_parsed_content(slot)
     except Exception as error:
         own = own_error(error)
         raise GridError(f"{cell.label}: {own or error}") from error
     whole = sum(p.numel() * p.element_size() for p in network.parameters())
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
-    return whole, 2 * whole + 2 * trained
+    kept = whole + (trained if parser["ema_decay"] else 0)
+    # A file is replaced when the new one is whole: two best.pt, two latest.pt with both of AdamW's moments.
+    return Size(kept, 2 * kept + 2 * (kept + 2 * trained))
 
 
-def disk_line(need: dict[str, int], folder: Path) -> str:
-    """What the grid will take of the disk, and what is free."""
-    free = shutil.disk_usage(folder).free
-    total = need["best"] + need["peak"]
-    warning = "; THIS IS NOT ENOUGH" if free < total else ""
+def disk_line(sizes: Mapping[str, Size], shelf: Shelf, cells: Sequence[Cell], *, jobs: int = 1) -> str:
+    """What the cells that are not finished will take of the disk, and what is free."""
+    free = shutil.disk_usage(shelf.folder).free
+    left = [sizes[cell.name] for cell in cells if not shelf.done(cell)]
+    kept = sum(size.kept for size in left)
+    peak = sum(sorted((size.peak for size in left), reverse=True)[:jobs])
+    warning = "; THIS IS NOT ENOUGH" if free < kept + peak else ""
     return (
-        f"disk: {need['best'] / 1e9:.1f} GB for the cells' networks and up to {need['peak'] / 1e9:.1f} GB "
-        f"while one runs; {free / 1e9:.1f} GB are free{warning}"
+        f"disk: {kept / 1e9:.2f} GB for the networks of cells to come and up to {peak / 1e9:.2f} GB while they run; "
+        f"{free / 1e9:.1f} GB are free{warning}"
     )
 
 
@@ -183,13 +196,21 @@ def _on_cluster(shelf: Shelf, left: Sequence[Cell], scheduler: str, progress: Pr
         from distributed import Client
     except ImportError as error:
         raise GridError("--scheduler needs Dask: pip install 'arfl-mammography[cluster]'") from error
-    with Client(scheduler) as client, ThreadPoolExecutor(max_workers=max(len(left), 1)) as pool:
+    tasks: list[Any] = []
+    pool = ThreadPoolExecutor(max_workers=max(len(left), 1))
+    with Client(scheduler) as client:
 
         def submit(cell: Cell) -> Future[None]:
-            task = client.submit(_run_elsewhere, shelf.folder.resolve(), cell, key=cell.name, pure=False)
-            return pool.submit(task.result)
+            tasks.append(client.submit(_run_elsewhere, shelf.folder, cell, key=cell.name, pure=False))
+            return pool.submit(tasks[-1].result)
 
-        return _in_order(left, submit, progress)
+        try:
+            return _in_order(left, submit, progress)
+        except BaseException:
+            client.cancel(tasks)  # what waits for a worker; a cell that runs goes on to its end
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _run_elsewhere(folder: Path, cell: Cell) -> None:

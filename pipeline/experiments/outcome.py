@@ -17,6 +17,7 @@ from pipeline.experiments.tables import comparisons, fold_aucs, paper_table, poo
 from pipeline.runs.directory import write_atomically
 
 SWEEPS = "sweeps"
+PAPERS_OWN = "dual_arfl"
 
 
 def write_outcome(
@@ -44,23 +45,33 @@ def write_outcome(
         "comparisons": comparisons(scores, resamples=resamples, seed=seed),
         "folds": fold_aucs(scores),
     }
-    tables["claims"] = claims(scores, tables["comparisons"], sweeps=read_sweeps(shelf.folder))
+    tables["claims"] = claims(
+        scores,
+        tables["comparisons"],
+        sweeps=read_sweeps(shelf.folder, PAPERS_OWN),
+        dataset=published,
+        resamples=resamples,
+        seed=seed,
+    )
     files = write_tables(shelf.folder, tables)
     files += budget_curve(scores, shelf.folder)
     files += _saliency(shelf, done)
     missing = len(cells) - len(done)
     lines = [(shelf.folder / f"{name}.md").read_text(encoding="utf-8") for name in ("paper", "claims")]
+    if len(shelf.codes(done)) > 1:
+        lines.append(f"the cells of these tables were made by {len(shelf.codes(done))} states of the code")
     lines.append(f"{missing} of {len(cells)} cells are not finished and not in these tables" if missing else "")
     return [*lines, f"written to {shelf.folder}: {', '.join(sorted({file.name for file in files}))}"]
 
 
-def write_sweep(shelf: Shelf, cells: Sequence[Cell], parameter: str) -> list[str]:
-    """Write a sweep's AUCs and the figure of all sweeps that lie in the grid's folder.
+def write_sweep(shelf: Shelf, cells: Sequence[Cell], parameter: str, *, method: str = PAPERS_OWN) -> list[str]:
+    """Write a sweep's AUCs and the figure of all sweeps of the method that lie in the grid's folder.
 
     Args:
         shelf: the grid's folder.
         cells: the sweep's.
         parameter: its name.
+        method: that was varied; the figure of any but row F, which the paper varies, bears its name.
 
     Returns:
         Lines to print.
@@ -71,20 +82,21 @@ def write_sweep(shelf: Shelf, cells: Sequence[Cell], parameter: str) -> list[str
         return ["no cell is finished; nothing to draw"]
     parts = [fold_aucs(part.drop(columns="value")).assign(value=value) for value, part in scores.groupby("value")]
     table = pd.concat(parts, ignore_index=True)
-    folder = shelf.folder / SWEEPS
-    folder.mkdir(exist_ok=True)
+    folder = shelf.folder / SWEEPS / method
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{parameter}.csv", table.to_csv(index=False))
-    files = sweep_figure(read_sweeps(shelf.folder), shelf.folder)
+    name = "figure3" if method == PAPERS_OWN else f"figure3-{method}"
+    files = sweep_figure(read_sweeps(shelf.folder, method), shelf.folder, name=name)
     summary = table.groupby(["value", "attack_id"])["auc"].agg(["mean", "std", "count"]).unstack("attack_id")["mean"]
     return [
         summary.mul(100).round(1).to_string(),
-        f"written to {shelf.folder}: {SWEEPS}/{parameter}.csv, {', '.join(file.name for file in files)}",
+        f"written to {shelf.folder}: {SWEEPS}/{method}/{parameter}.csv, {', '.join(file.name for file in files)}",
     ]
 
 
-def read_sweeps(folder: Path) -> dict[str, pd.DataFrame]:
-    """Sweeps that earlier calls left in a grid's folder, by parameter."""
-    return {path.stem: pd.read_csv(path) for path in sorted((folder / SWEEPS).glob("*.csv"))}
+def read_sweeps(folder: Path, method: str) -> dict[str, pd.DataFrame]:
+    """Sweeps of a method that earlier calls left in a grid's folder, by parameter."""
+    return {path.stem: pd.read_csv(path) for path in sorted((folder / SWEEPS / method).glob("*.csv"))}
 
 
 def _saliency(shelf: Shelf, done: Sequence[Cell]) -> list[Path]:

@@ -23,6 +23,7 @@ from pipeline.statistics import NotEstimable, auc, holm, ordered_attacks, pooled
 KEYS = ["method", "attack_id", "fold", "patient_id"]
 TEST_SHARE = 0.2 / 0.7
 """Test over training patients in a split of 70 / 10 / 20."""
+ORACLE = "(oracle"
 NOT_RUN = "not run"
 """What a cell says, and how a note begins, where a method has no scores under an attack."""
 
@@ -140,7 +141,8 @@ def comparisons(
 
     Args:
         scores: The table of scores.
-        against: Each of these is compared, as ``first``, with every other method that was run.
+        against: Each of these is compared, as ``first``, with every other method that was run and can be used: an
+            oracle is not among Holm's comparisons.
         pairs: Comparisons (first, second) that are listed whether or not they were run; they come first.
         test_share: n_test / n_train, for the corrected t-test.
         resamples: Number of bootstrap resamples.
@@ -155,7 +157,7 @@ def comparisons(
     scores, folds = check_table(scores), fold_aucs(scores)
     wanted: dict[frozenset[str], tuple[str, str]] = {}
     for first, second in [*pairs, *((one, other) for one in against for other in ordered_methods(scores["method"]))]:
-        if first != second:
+        if first != second and ORACLE not in second:
             wanted.setdefault(frozenset((first, second)), (first, second))
     settings: dict[str, Any] = {"test_share": test_share, "resamples": resamples, "seed": seed}
     rows: list[dict[str, Any]] = []

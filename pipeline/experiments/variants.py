@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from pipeline import bundle_file
 
 
@@ -39,6 +41,17 @@ class Variant:
         """Does the method train one normalisation per domain, so that its branches are tested each by itself?"""
         return "DSBN" in json.dumps(_content("methods", self.method))
 
+    def carries(self, key: str) -> bool:
+        """Does training depend on this entry, one of standard_ratio, arfl_weight, budget?"""
+        parser = ConfigParser(ConfigParser.load_config_files([str(bundle_file("train.json")), *map(str, self.files)]))
+        text = json.dumps(parser.get("method"))
+        ratio = "@standard_ratio" in text
+        if key == "standard_ratio":
+            return ratio
+        if key == "arfl_weight":
+            return parser["arfl_weight"] != 0
+        return ("@budget" in text or "@attack" in text) and not (ratio and parser["standard_ratio"] == 1)
+
 
 def variant(name: str) -> Variant:
     """Read a name such as "dual_arfl", "trades+arfl" or "dual+awp+ema".
@@ -63,6 +76,11 @@ def variant(name: str) -> Variant:
         again = [key for key, value in _content("terms", term).items() if settings.get(key) == value]
         if again or terms.count(term) > 1:
             raise GridError(f"{name!r}: {term!r} is in {method!r} already; leave it out")
+    weight = 10.0  # train.json's
+    for content in (settings, *(_content("terms", term) for term in terms)):
+        weight = content.get("arfl_weight", weight)
+    if "after_relu" in terms and weight == 0:
+        raise GridError(f"{name!r}: 'after_relu' says where ARFL takes its map; add it: '{method}+arfl+after_relu'")
     return Variant(name.strip(), method, tuple(terms))
 
 

@@ -76,12 +76,15 @@ class AttackingMethod(Method):
 
     def current_attack(self, engine: SupervisedTrainer | None) -> Any:
         """The attack with this epoch's budget."""
-        if engine is None or self.attack is None:
+        share = self.budget_share(engine)
+        if self.attack is None or share == 1:
             return self.attack
-        done = engine.state.epoch - self.start_epoch + 1
-        if done > self.warmup_epochs:
-            return self.attack
-        return self.attack.scaled(done / (self.warmup_epochs + 1))  # type: ignore[attr-defined]
+        return self.attack.scaled(share)  # type: ignore[attr-defined]
+
+    def budget_share(self, engine: SupervisedTrainer | None) -> float:
+        """This epoch's share of the budget: below 1 in the warm-up."""
+        done = self.warmup_epochs + 1 if engine is None else engine.state.epoch - self.start_epoch + 1
+        return min(1.0, done / (self.warmup_epochs + 1))
 
     def attacked(self, images: Tensor, labels: Tensor, engine: SupervisedTrainer | None) -> Tensor:
         """Attack images (N, C, H, W) towards the wrong label."""

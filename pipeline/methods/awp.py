@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
@@ -54,6 +55,10 @@ class AWP(Term):
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         network.train()
         gradients = torch.autograd.grad(self._objective(engine), weights, allow_unused=True)
+        if idist.get_world_size() > 1:  # all ranks move to the same place, that of the whole batch
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.copy_(torch.as_tensor(idist.all_reduce(gradient)) / idist.get_world_size())
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from pipeline.attacks.shapes import start_noise
 from pipeline.methods.attacking import AttackingMethod
 from pipeline.methods.rows import replace_rows
-from pipeline.runs import seed_for
+from pipeline.runs import rank_of, seed_for
 
 
 class FreeTraining(AttackingMethod):
     """Train on images plus a perturbation that each training step moves by the gradient it has computed anyway.
 
     Every batch must come several times in a row (`pipeline.runs.ReplayingLoader`, four times in the original). A step
-    costs what one of standard training costs. The perturbation goes on
-    from batch to batch, as in the original; ours: it starts anew, uniform in the budget, at every epoch, so that a
-    resumed run repeats it. All rows are attacked, which is r = 0 for terms.
+    costs what one of standard training costs. The perturbation goes on from batch to batch, as in the original; ours:
+    it starts anew, uniform in the budget, at every epoch, so that a resumed run repeats it. All rows are attacked,
+    which is r = 0 for terms. With a term such as ARFL the perturbation climbs the whole loss that is trained on, not
+    the classification loss alone as in Eq. 5: the gradient that comes for free is that of the sum.
 
     Args:
         network: the network that is trained, or its data-parallel wrapper.
@@ -51,8 +52,10 @@ class FreeTraining(AttackingMethod):
         """Put the perturbed images, whose gradient the training pass will compute, in place of the clean ones."""
         images, labels = self.rows(batch)
         if self.perturbation is None or self.perturbation.shape[1:] != images.shape[1:]:
-            epoch = 0 if engine is None else engine.state.epoch
-            self.perturbation = self.budget * start_noise(images, seed_for(self.seed, "free", epoch))
+            place = (0, 0) if engine is None else (engine.state.epoch, rank_of(engine))
+            self.perturbation = (
+                self.budget * self.budget_share(engine) * start_noise(images, seed_for(self.seed, "free", *place))
+            )
         elif len(self.perturbation) < len(images):
             raise ValueError(
                 f"a batch of {len(images)} images after one of {len(self.perturbation)}; "
@@ -74,9 +77,10 @@ class FreeTraining(AttackingMethod):
     def _start(self, _engine: SupervisedTrainer) -> None:
         self.perturbation = None
 
-    def _move(self, _engine: SupervisedTrainer) -> None:
+    def _move(self, engine: SupervisedTrainer) -> None:
         images, self._images = self._images, None
         if images is None or images.grad is None or self.perturbation is None:
             return
         moved = self.perturbation[: len(images)]
-        moved.add_(torch.nan_to_num(images.grad).sign(), alpha=self.budget).clamp_(-self.budget, self.budget)
+        budget = self.budget * self.budget_share(engine)
+        moved.add_(torch.nan_to_num(images.grad).sign(), alpha=budget).clamp_(-budget, budget)

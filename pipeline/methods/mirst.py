@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ class MIRST(AttackingMethod):
         done, instances = 0, []
         offset: Tensor | None = None
         for level in range(1, self.instances + 1):
-            stage = copy.copy(whole).scaled(level / self.instances)
+            stage = whole.scaled(level / self.instances)
             stage.steps = whole.steps * level // self.instances - done
             done += stage.steps
             stage.step_size = 2.5 * whole.budget / self.instances / stage.steps
@@ -73,6 +72,10 @@ class MIRST(AttackingMethod):
 
     def expand(self, batch: dict[str, Any], *, engine: SupervisedTrainer | None = None) -> dict[str, Any]:
         """Add K attacked rows for every clean one."""
+        given = batch["label"]
+        # Looked at where they come from, the loader: asking a GPU would wait for it in every step.
+        if not self.pseudo_labels and given.device.type == "cpu" and given.isnan().any():
+            raise ValueError("the batch has rows without a label; set pseudo_labels=True, or leave those rows out")
         images, labels = self.rows(batch)
         labels = self._complete(images, labels)
         return grow_batch(batch | {"image": images, "label": labels}, torch.cat(self.path(images, labels, engine)))

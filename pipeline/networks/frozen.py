@@ -32,7 +32,7 @@ from pipeline.networks.normalise import Normalise
 from pipeline.networks.scratch import Scratch
 
 # Largest channel count of a convolution -> bytes of transformed tiles that are worked on at once. Measured by
-# benchmarks/winograd_rule.py on two cores; the figures are in benchmarks/README.md.
+# benchmarks/winograd_rule.py; the figures are in benchmarks/README.md.
 RULE: tuple[tuple[int, int], ...] = ((256, 8 << 20), (1 << 30, 16 << 20))
 # Below this width of the widest convolution the plain network is as fast.
 SMALLEST_WIDTH = 65

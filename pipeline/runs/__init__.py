@@ -12,7 +12,7 @@ from pipeline.runs.configuration import ConfigurationError, check_configuration
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.errors import install_error_printer
 from pipeline.runs.history import History, running_means
-from pipeline.runs.seeds import EpochShuffle, ReplayingLoader, Reseed, seed_for
+from pipeline.runs.seeds import EpochShuffle, ReplayingLoader, Reseed, rank_of, seed_for
 
 install_error_printer()
 
@@ -29,6 +29,7 @@ __all__ = [
     "keep_state",
     "load_checkpoint",
     "load_network",
+    "rank_of",
     "running_means",
     "scores_beside",
     "seed_for",

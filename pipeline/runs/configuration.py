@@ -14,8 +14,12 @@ from typing import Any
 
 from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow
 
-# Keys that may change between the parts of one run: they do not change what is computed.
-FREE_ON_RESUME = ("resume", "max_epochs", "output_dir", "run_name", "device", "bundle_root")
+# Keys that may change between the parts of one run: they do not change what is computed. Initial weights are not read
+# again.
+FREE_ON_RESUME = (
+    "resume", "max_epochs", "output_dir", "run_name", "device", "bundle_root",
+    "dataset_dir", "store_dir", "initial_weights",
+)  # fmt: skip
 _REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 
 

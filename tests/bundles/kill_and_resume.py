@@ -32,8 +32,8 @@ def start(folder: Path, name: str, epochs: int, *, resume: bool) -> subprocess.P
     settings = SMALL | places | {"run_name": name, "max_epochs": epochs, "resume": resume}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "bundles/arfl/train.json"]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=quiet, stderr=quiet)
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT)
 
 
 def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int = 0) -> dict[str, float]:
@@ -62,7 +62,7 @@ def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int = 0) -> 
     span = until_first + 4 * (time.monotonic() - began - until_first) / epochs
     moments = random.Random(seed)
     latest = folder / "runs" / "killed" / "checkpoints" / "latest.pt"
-    after = []
+    after: list[int] = []
     for _ in range(kills):
         process = start(folder, "killed", epochs, resume=True)
         try:
@@ -74,6 +74,10 @@ def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int = 0) -> 
             raise AssertionError(f"the run ended (status {process.returncode}) before kill {len(after) + 1} of {kills}")
         after.append(torch.load(latest, weights_only=True)["epoch"] if latest.is_file() else 0)
     assert start(folder, "killed", epochs, resume=True).wait() == 0, "the resumed run failed"
+    # Each attempt begins where the one before ended, the last one too; a run that began anew would end the same.
+    assert after == sorted(after) and after[-1] > 0, f"finished epochs at the kills: {after}"
+    said = (folder / "killed.log").read_text(encoding="utf-8", errors="replace")
+    assert f"resumed after epoch {after[-1]} " in said, said[-2000:]
     states = [
         torch.load(folder / "runs" / name / "checkpoints/latest.pt", weights_only=True) for name in ("whole", "killed")
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.experiments.cells import Cell, Shelf
+from pipeline.experiments.cells import Cell, Shelf, _last_error
 from pipeline.experiments.variants import variant
 
 
@@ -45,6 +45,26 @@ def test_places_are_no_part_of_it(place: dict[str, str]) -> None:
 )
 def test_whatever_changes_the_run_changes_it(other: Cell) -> None:
     assert other.digest != cell().digest
+
+
+@pytest.mark.parametrize("key", ["weights", "initial_weights"])
+def test_files_count_by_what_they_hold(tmp_path: Path, key: str) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (cell(**{key: str(tmp_path / name)}).digest for name in "abc")
+    assert a == b != c and a != cell().digest
+    (tmp_path / "b").write_bytes(b"3")
+    assert cell(**{key: str(tmp_path / "b")}).digest not in (a, c)
+
+
+def test_of_an_error_that_torchrun_wraps_the_first_is_told() -> None:
+    log = """[rank0]: Traceback (most recent call last):
+    [rank0]: pipeline.runs.checkpoints.CheckpointError: checkpoint 'x' is damaged
+    torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+    ====================
+    """
+    assert _last_error(log) == "pipeline.runs.checkpoints.CheckpointError: checkpoint 'x' is damaged"
+    assert _last_error("no such thing\n") == "no such thing" and _last_error("") == ""
 
 
 def test_a_start_with_other_settings_is_another_start() -> None:

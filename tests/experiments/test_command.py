@@ -28,6 +28,11 @@ from pipeline.__main__ import app
         (["table", "phantoms", "--preset", "smoke", "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["table", "phantoms", "--preset", "smoke", "--set", "batch_size=0"], "batch_size"),
         (["table", "phantoms", "--preset", "smoke", "--ranks", "3"], "batch_size 8 is no multiple of --ranks 3"),
+        (["table", "phantoms", "--published", "ddsm"], "--published 'ddsm' is unknown; allowed are upmc, cmmd"),
+        (["table", "phantoms", "--attacks", ""], "--attacks ''"),
+        (["table", "phantoms", "--attacks=-1"], "allowed are numbers from 0 on"),
+        (["table", "phantoms", "--preset", "smoke", "--set", "patience=5"], "patience is a whole number"),
+        (["sweep", "standard_ratio", "phantoms", "--method", "trades"], "trades does not depend on standard_ratio"),
         (["sweep", "lambda", "phantoms"], "parameter 'lambda' is unknown; allowed are standard_ratio, weight, budget"),
     ],
 )
@@ -54,7 +59,7 @@ def test_a_sweep_gives_a_curve_with_one_point_per_value(tmp_path: Path, command,
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     assert "(0 to run)" in done.stdout
-    points = pd.read_csv(tmp_path / "sweeps" / "weight.csv")
+    points = pd.read_csv(tmp_path / "sweeps" / "dual_arfl" / "weight.csv")
     assert sorted(points["value"].unique()) == [1, 10] and set(points["attack_id"]) == {"clean", "pgd-1@0.001"}
     configurations = sorted(tmp_path.glob("cells/*/config.json"))
     assert len(configurations) == 2

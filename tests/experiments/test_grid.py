@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from pipeline.experiments.cells import Cell, Shelf
-from pipeline.experiments.grid import disk_line, open_shelf, run_grid, with_starts
+from pipeline.experiments.grid import Size, check, disk_line, open_shelf, run_grid, with_starts
 from pipeline.experiments.variants import GridError, variant
 
 
@@ -90,9 +90,31 @@ def test_cells_of_another_version_or_manifest_are_refused(tmp_path: Path) -> Non
         open_shelf(tmp_path, "digest")
 
 
-def test_too_small_a_disk_is_said(tmp_path: Path) -> None:
-    assert "NOT ENOUGH" not in disk_line({"best": 1, "peak": 1}, tmp_path)
-    assert "NOT ENOUGH" in disk_line({"best": 10**18, "peak": 1}, tmp_path)
+def test_cells_without_a_record_of_their_grid_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    with pytest.raises(GridError, match="no grid.json"):
+        open_shelf(tmp_path, "digest")
+
+
+def test_the_disk_counts_what_is_to_come_and_how_many_run_at_once(tmp_path: Path) -> None:
+    shelf, chosen = Recording(tmp_path), with_starts(cells("dual", "trades"))
+    sizes = {cell.name: Size(10**9, 3 * 10**9) for cell in chosen}
+    assert "3.00 GB for the networks of cells to come and up to 3.00 GB" in disk_line(sizes, shelf, chosen)
+    assert "up to 6.00 GB" in disk_line(sizes, shelf, chosen, jobs=2)
+    run_grid(shelf, chosen[:1])
+    assert "2.00 GB for the networks" in disk_line(sizes, shelf, chosen)
+    assert "NOT ENOUGH" not in disk_line(dict.fromkeys(sizes, Size(1, 1)), shelf, chosen)
+    assert "NOT ENOUGH" in disk_line(dict.fromkeys(sizes, Size(10**18, 1)), shelf, chosen)
+
+
+def test_a_cell_killed_after_its_end_is_done_and_leaves_no_optimiser(tmp_path: Path) -> None:
+    shelf, cell = Shelf(tmp_path), cells("dual")[0]
+    checkpoints = shelf.directory(cell) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "latest.pt").write_text("")
+    (shelf.directory(cell) / "done.json").write_text("{}")
+    shelf.run(cell)
+    assert not (checkpoints / "latest.pt").exists()
 
 
 def test_a_cell_that_another_process_runs_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +158,7 @@ def test_a_grid_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Path
     line = command("table", *chosen, *longer, out=killed)
     moments, tries, done = random.Random(0), 0, False
     finished: dict[str, str] = {}
+    epochs = [0]
     while not done and tries < 12:
         # The process alone, by SIGKILL (its run is orphaned) or SIGTERM, or the whole group.
         process = subprocess.Popen(
@@ -152,9 +175,15 @@ def test_a_grid_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Path
         now = _contents(killed)
         assert {name: now.get(name) for name in finished} == finished, "a finished cell was touched"
         finished, tries = now, tries + 1
+        histories = [pd.read_csv(path) for path in killed.glob("cells/*/history.csv")]
+        epochs.append(sum(len(history) for history in histories))
     assert done and tries > 1, output
+    assert epochs == sorted(epochs) and epochs[-1] == 1 + 3 + 3, epochs  # no finished epoch was lost
     for method in ("standard", "dual", "start-standard"):
         pd.testing.assert_frame_equal(_scores(tmp_path / "whole", method), _scores(killed, method))
+    (best,) = killed.glob("cells/dual-*/checkpoints/best.pt")
+    one = Cell(variant("dual"), 0, {"network_def#width": 0.0625})
+    assert check([one])[one.name].kept == pytest.approx(best.stat().st_size, rel=0.1)
     assert not list(killed.glob("cells/*/checkpoints/latest.pt"))  # the optimiser's state is dropped
     for name in ("paper.csv", "pooled.csv", "comparisons.csv", "claims.csv"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
