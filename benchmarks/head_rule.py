@@ -1,97 +1,78 @@
-"""Into how many pieces a linear layer of the head is cut: the measurements behind `FORWARD_PIECES, BACKWARD_PIECES`.
+"""The head's linear layers for a handful of rows: the measurements behind `pipeline/networks/untrained_linear.py`.
 
     python benchmarks/head_rule.py
 
-With a handful of rows a product costs the time to read the weights. The two large layers of VGG16's head go forward and
-back to their input as one product (`nn.Linear`) and as a batch of products over pieces of the outputs; the fastest of
-`repeats`, in ms, how many times as fast as one product, and the GB/s at which the weights are read. Beside it the GB/s
-of a product with one vector. Weights are out of the processor's cache before every product, as they are in an attack,
-where the other layers come between. The rule is fixed in `pipeline/networks/untrained_linear.py`.
+With few rows a product costs the time to read the weights. The two large layers of VGG16's head go forward and back to
+their input by PyTorch's product and by the loops of `head_loops`; medians in ms, how many times as fast the loops are,
+and the GB/s at which the weights are read. Beside it the GB/s of a product with one vector. Weights are out of the
+processor's cache before every product, as they are in an attack, where the other layers come between.
 """
 
 from __future__ import annotations
 
+import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from pathlib import Path
 
 import torch
 import typer
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.networks.untrained_linear import runs_untrained, untrained_linear
+
 LAYERS = ((25088, 4096), (4096, 4096))  # inputs, outputs
-ROWS = (1, 4, 16)
-PIECES = (4, 16, 64)
+ROWS = (1, 2, 4, 5, 16)
 CACHE = 512 << 20  # bytes, more than a processor's cache holds
 
 
-def main(
-    repeats: int = 20,
-    threads: Annotated[int, typer.Option(help="0 for torch's default")] = 0,
-) -> None:
-    if threads:
-        torch.set_num_threads(threads)
-    print(f"{torch.get_num_threads()} threads; ms (times as fast as one product, GB/s of weights)")
+def main(repeats: int = 9) -> None:
+    print(f"{torch.get_num_threads()} threads; ms (GB/s of weights)")
     for inputs, outputs in LAYERS:
         layer = nn.Linear(inputs, outputs, bias=False).requires_grad_(False)
         size, vector = layer.weight.nbytes / 1e9, torch.randn(inputs)
-        (reading,) = fastest([partial(torch.mv, layer.weight, vector)], repeats)
+        reading = median_seconds(lambda layer=layer, vector=vector: torch.mv(layer.weight, vector), repeats=repeats)
         print(f"{inputs} -> {outputs}: {size * 1e3:.0f} MB of weights, {size / reading:.0f} GB/s with one vector")
-        print(f"  {'':17}{'one product':>22}" + "".join(f"{f'{pieces} pieces':>22}" for pieces in PIECES))
-        for rows in ROWS:
-            for direction in (forward, backward):
-                times = fastest(direction(layer, rows), repeats)
-                cells = [f"{t * 1e3:.1f} ({times[0] / t:.2f}x, {size / t:.0f} GB/s)" for t in times]
-                label = f"rows {rows}, {direction.__name__}"
-                print(f"  {label:17}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+        for count in ROWS:
+            rows = torch.randn(count, inputs).requires_grad_(True)
+            for name, one in (("PyTorch", layer), ("loops", partial(untrained_linear, layer))):
+                if name == "loops" and not runs_untrained(layer, rows):
+                    print(f"  rows {count:2}, loops    not used")
+                    continue
+                forward = median_seconds(partial(one, rows), repeats=repeats)
+                backward = median_seconds(*back_to_rows(one, rows), repeats=repeats)
+                shown = "  ".join(
+                    f"{way} {1e3 * seconds:5.1f} ({size / seconds:2.0f} GB/s)"
+                    for way, seconds in (("forward", forward), ("back", backward))
+                )
+                print(f"  rows {count:2}, {name:8} {shown}")
 
 
-def forward(layer: nn.Linear, count: int) -> list[Callable[[], Tensor]]:
-    """The product as `nn.Linear` and in pieces."""
-    rows, weight = torch.randn(count, layer.in_features), layer.weight
+def back_to_rows(one: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Callable[[], object], Callable[[], None]]:
+    """The pass back, and what makes its graph outside the clock."""
+    held: list[Tensor] = []
 
-    def in_pieces(pieces: int) -> Tensor:
-        # bmm by name: matmul folds the batch into one product where the rows require gradients.
-        parts = weight.view(pieces, -1, weight.shape[1]).transpose(1, 2)
-        return torch.bmm(rows.expand(pieces, -1, -1), parts).transpose(0, 1).flatten(1)
+    def before() -> None:
+        held[:] = [one(rows)]
 
-    return [lambda: layer(rows), *_checked(in_pieces, layer(rows))]
+    return lambda: torch.autograd.grad(held[0], rows, torch.ones_like(held[0])), before
 
 
-def backward(layer: nn.Linear, count: int) -> list[Callable[[], Tensor]]:
-    """The gradient of the input, as autograd takes it and in pieces."""
-    rows, weight = torch.randn(count, layer.in_features, requires_grad=True), layer.weight
-    gradient = torch.randn(count, layer.out_features)
-    result = layer(rows)
-
-    def whole() -> Tensor:
-        return torch.autograd.grad(result, rows, gradient, retain_graph=True)[0]
-
-    def in_pieces(pieces: int) -> Tensor:
-        parts = gradient.unflatten(1, (pieces, -1)).transpose(0, 1)
-        return torch.bmm(parts, weight.view(pieces, -1, weight.shape[1])).sum(dim=0)
-
-    return [whole, *_checked(in_pieces, whole())]
-
-
-def _checked(in_pieces: Callable[[int], Tensor], expected: Tensor) -> list[Callable[[], Tensor]]:
-    for pieces in PIECES:
-        torch.testing.assert_close(in_pieces(pieces), expected, rtol=1e-3, atol=1e-3)
-    return [partial(in_pieces, pieces) for pieces in PIECES]
-
-
-def fastest(functions: list[Callable[[], Tensor]], repeats: int) -> list[float]:
-    """Seconds of each; they take turns, so that a slow moment hits all alike."""
-    other = torch.ones(CACHE // 4)
-    best = [float("inf")] * len(functions)
-    for _ in range(repeats):
-        for number, function in enumerate(functions):
-            other.sum()  # in place of the weights in the cache
-            started = time.perf_counter()
-            function()
-            best[number] = min(best[number], time.perf_counter() - started)
-    return best
+def median_seconds(work: Callable[[], object], before: Callable[[], None] | None = None, *, repeats: int) -> float:
+    """The median over `repeats`, after one pass that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        if before is not None:
+            before()
+        torch.zeros(CACHE // 4).add_(1)
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
 if __name__ == "__main__":

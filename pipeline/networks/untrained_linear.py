@@ -8,19 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Pieces into which the outputs are cut. A product with a handful of rows costs the time to read the weights. On an AMD
-# EPYC, MKL read them at a third of the memory's speed in one product and at full speed in a batch of products; on an
-# Intel Xeon the pieces cost or gain a third of a product that is 2% of a step (benchmarks/head_rule.py).
-PIECES = 16
+from pipeline.networks import head_loops
+from pipeline.networks.loops import loop_threads
 
 
 def runs_untrained(layer: nn.Module, rows: Tensor) -> bool:
-    """Whether `untrained_linear` stands for this layer: plain, float32 on the CPU, with no gradient of its own."""
+    """Whether `untrained_linear` stands for this layer: plain, float32 on the CPU, with no gradient of its own.
+
+    For one row, and for more than four, PyTorch's product is as fast.
+    """
     return (
         type(layer) is nn.Linear
+        and 1 < len(rows) <= head_loops.ROWS
         and rows.device.type == "cpu"
         and rows.dtype == layer.weight.dtype == torch.float32
-        and layer.out_features % PIECES == 0
+        and layer.out_features % 4 == 0
+        and layer.weight.is_contiguous()
         and not torch.is_autocast_enabled("cpu")
         and not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in layer.parameters()))
     )
@@ -42,15 +45,21 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        pieces = weight.view(PIECES, -1, weight.shape[1])
-        # Not matmul, which folds the batch back into one product where the rows need a gradient.
-        parts = torch.bmm(rows.expand(PIECES, -1, -1), pieces.transpose(1, 2))
-        return parts.transpose(0, 1).flatten(1)
+        return _filled(head_loops.product, rows, weight, weight.shape[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
-        pieces = weight.view(PIECES, -1, weight.shape[1])
-        parts = gradient.unflatten(1, (PIECES, -1)).transpose(0, 1)
-        return torch.bmm(parts, pieces).sum(dim=0), None
+        threads = torch.get_num_threads()
+        return _filled(head_loops.transposed_product, gradient, weight, weight.shape[1], threads), None
+
+
+def _filled(loop: Any, rows: Tensor, weight: Tensor, outputs: int, *settings: int) -> Tensor:
+    """Run a loop on the rows, filled up with zeros to as many as it is written for."""
+    whole = rows.new_zeros(head_loops.ROWS, rows.shape[1])
+    whole[: len(rows)] = rows
+    out = rows.new_empty(head_loops.ROWS, outputs)
+    with loop_threads():
+        loop(whole.detach().numpy(), weight.numpy(), out.numpy(), *settings)
+    return out[: len(rows)]
