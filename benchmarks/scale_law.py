@@ -6,7 +6,7 @@ Each factor is varied alone around 96 x 96 pixels, batch 4, 7 steps; a straight 
 1 / batch for the batch, since what a batch costs once is shared by its images. `--figure` draws points and fits.
 
 The grid estimate counts the passes of one image at 224 x 224 (F) that the protocol asks for, an attack at the 14 of a
-direct loop, and multiplies by the seconds of F: on this machine's CPU the plain network's, measured in this run unless
+direct loop, and multiplies by the seconds of F: on the CPU the plain network's, measured in this run unless
 given, on a GPU 15.47 GMAC at the throughput given. Nothing in it was measured on a GPU.
 """
 

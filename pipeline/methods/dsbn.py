@@ -19,7 +19,9 @@ class DSBN(AttackingMethod):
 
     The network takes `forward(images, domain)` with domain (N,) bool, True for attacked rows: give the trainer
     `monai.engines.PrepareBatchExtraInput(extra_keys={"domain": "adversarial"})`, which reads the batch's row flag. The
-    attack goes through the auxiliary branch, the one that its images are trained with.
+    attack goes through the auxiliary branch, the one that its images are trained with. In a distributed run every rank
+    normalises by the statistics of its own rows, and the first rank's running statistics are kept. The best epoch is
+    chosen through the main branch, for the auxiliary one too.
 
     Args:
         network: one with domains, e.g. `pipeline.networks.vgg16_domain`, or its data-parallel wrapper.

@@ -37,7 +37,8 @@ class TRADES(AttackingMethod):
 
     Inner maximisation as in the original: from the image plus normal noise of deviation 0.001, sign steps, projection
     to the budget and then to the bounds, network in eval mode; the clean probabilities are computed once. Labels play
-    no part in the attack. Clean and attacked rows count half each for terms such as ARFL.
+    no part in the attack. Clean and attacked rows count half each for terms such as ARFL. In the update every row has
+    dropout of its own, as in the original, so that a part of the divergence is dropout's (in MIRST, MART and ALP too).
 
     Args:
         network: the network that is trained, or its data-parallel wrapper.
