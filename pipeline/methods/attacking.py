@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from pipeline.attacks import as_labels, as_logit
 from pipeline.methods.base import Method, warming_up
-from pipeline.methods.rows import adversarial_rows
-from pipeline.networks import bare
+from pipeline.methods.rows import FLAG, adversarial_rows
+from pipeline.networks import bare, pause_cache
 from pipeline.runs import running_means, seed_for
 
 
@@ -92,8 +93,14 @@ class AttackingMethod(Method):
 
     def attach(self, engine: SupervisedTrainer) -> None:
         super().attach(engine)
+        # Attacked rows come once; the network need not look for their maps.
+        engine.add_event_handler(Events.ITERATION_STARTED, self._pause)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, lambda: pause_cache(self.network, False))
         if self.attack is not None:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._log_attack_success)
+
+    def _pause(self, engine: SupervisedTrainer) -> None:
+        pause_cache(self.network, FLAG in engine.state.batch)
 
     def _log_attack_success(self, engine: SupervisedTrainer) -> None:
         """Share of images that are right when clean and wrong when attacked; without clean rows, share wrong.

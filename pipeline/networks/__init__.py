@@ -12,6 +12,7 @@ from pipeline.networks.domain_norm import (
 )
 from pipeline.networks.feature_tap import FeatureTap
 from pipeline.networks.freezing import bare, freeze_except
+from pipeline.networks.frozen import pause_cache
 from pipeline.networks.start import StartFromData, start_from_data
 from pipeline.networks.torchvision_backbone import TorchvisionClassifier, last_convolution, torchvision_classifier
 from pipeline.networks.vgg import VGG16, vgg16
@@ -33,6 +34,7 @@ __all__ = [
     "freeze_except",
     "has_domains",
     "last_convolution",
+    "pause_cache",
     "rebuilt",
     "start_from_data",
     "torchvision_classifier",

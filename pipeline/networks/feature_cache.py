@@ -20,6 +20,8 @@ class FeatureCache:
     any more is computed each time. Maps are computed image by image, so that their bits depend on nothing else: not on
     the batch, and not on whether they were kept, which a resumed run would show.
 
+    One by one they cost more than in a batch, so that `paused` leaves out batches that hold images which come once.
+
     Args:
         limit_gib: memory for the maps; 0 keeps none and leaves batches whole.
     """
@@ -28,11 +30,20 @@ class FeatureCache:
         if limit_gib < 0:
             raise ValueError(f"cache_gib is {limit_gib}; allowed are numbers from 0 on")
         self.limit = int(limit_gib * 2**30)
+        self.paused = False
         self.hits = 0
         self.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self.limit, "hits": 0, "_version": None, "_bytes": 0, "_maps": {}, "_seen": OrderedDict()}
+        return {
+            "limit": self.limit,
+            "paused": False,
+            "hits": 0,
+            "_version": None,
+            "_bytes": 0,
+            "_maps": {},
+            "_seen": OrderedDict(),
+        }
 
     def clear(self) -> None:
         """Forget everything."""

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.networks.chain import Layer, chain_of, transformed
 from pipeline.networks.feature_cache import FeatureCache
+from pipeline.networks.freezing import bare
 from pipeline.networks.kernels import GreyKernel, Kernel, Maps, WinogradKernel, empty_mask
 from pipeline.networks.loops import loop_threads
 from pipeline.networks.normalise import Normalise
@@ -96,10 +97,12 @@ class FrozenEngine:
             return []
         layers = chain_of(normalise, features)
         self._trained.update(layer.conv for layer in layers if layer.trained)
+        # A layer that is trained, but not now: the network is under attack, and the images come once.
+        attacked = any(layer.conv in self._trained and not layer.trained for layer in layers)
         untrained = list(takewhile(lambda layer: layer.conv not in self._trained, layers))
         if torch.is_grad_enabled():
             layers = list(takewhile(lambda layer: not layer.trained, layers))
-        if untrained and self._caches(images):
+        if untrained and not attacked and self._caches(images):
             # Up to the first layer that is ever trained, even where no gradient is asked for now: the maps there stay.
             layers = untrained
         height, width = images.shape[2:]
@@ -132,7 +135,8 @@ class FrozenEngine:
         return self.cache(images, run, (normalise.mean, normalise.std, *(layer.version for layer in layers)))
 
     def _caches(self, images: Tensor) -> bool:
-        return self.cache.limit > 0 and not (torch.is_grad_enabled() and images.requires_grad)
+        wanted = self.cache.limit > 0 and not self.cache.paused
+        return wanted and not (torch.is_grad_enabled() and images.requires_grad)
 
     def _kernels_of(self, layers: Sequence[Layer], normalise: Normalise) -> list[Kernel]:
         """The kernels of these layers, made where the weights have changed since the last call."""
@@ -289,3 +293,15 @@ class _Pass(torch.autograd.Function):
                     behind = target
             current = before
         return current.image[..., 0].unsqueeze(1).clone()
+
+
+def pause_cache(network: nn.Module, paused: bool) -> None:
+    """Say whether the images that come now come only once, so that looking for their maps would not pay.
+
+    Args:
+        network: with a `FrozenEngine` as its `engine`, or a data-parallel wrapper of it; others are left alone.
+        paused: neither look maps up nor keep them.
+    """
+    engine = getattr(bare(network), "engine", None)
+    if isinstance(engine, FrozenEngine):
+        engine.cache.paused = paused

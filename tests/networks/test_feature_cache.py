@@ -5,7 +5,7 @@ import copy
 import torch
 
 from pipeline.attacks import PGD, attack_mode
-from pipeline.networks import vgg16
+from pipeline.networks import pause_cache, vgg16
 from tests.networks.test_frozen_engine import COMPACT, images_of, network_with_biases, plain, prefix
 
 
@@ -54,11 +54,17 @@ def test_a_training_pass_takes_kept_maps_and_leaves_them_for_the_next():
     for epoch in range(4):
         network(images).sum().backward()
         optimizer.step()
-        # An attack and its score in between, as in dual training with validation.
+        # An attack and its score in between, as in a validation under attack: neither looked up nor kept.
         attacked = PGD(budget=1e-2, steps=1)(network, images, labels, seed=epoch)
+        known = len(network.engine.cache._seen) + len(network.engine.cache._maps)
         with torch.no_grad(), attack_mode(network) as module:
             module(attacked)
+        assert len(network.engine.cache._seen) + len(network.engine.cache._maps) == known == 4
         assert network.engine.cache.hits == 4 * max(0, epoch - 1)
+        pause_cache(network, True)
+        network(attacked)
+        pause_cache(network, False)
+        assert len(network.engine.cache._seen) + len(network.engine.cache._maps) == 4
 
 
 def test_a_full_cache_keeps_what_it_has():
