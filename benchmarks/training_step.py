@@ -120,7 +120,7 @@ def trainer(
         max_epochs=1,
         train_data_loader=DataLoader(Dataset(items), batch_size=batch, sampler=order),
         network=network,
-        optimizer=torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5),
+        optimizer=torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5, fused=True),
         loss_function=nn.BCEWithLogitsLoss(),
         train_handlers=handlers,
         decollate=False,
