@@ -94,15 +94,21 @@ def test_gradients_over_odd_sizes_are_those_of_the_plain_network():
 @pytest.mark.parametrize("size", [64, 96])
 def test_logits_and_gradients_of_the_full_network(head, size):
     network = network_with_biases(head=head).requires_grad_(False)
-    images = images_of(3, 1, size, size).requires_grad_(True)
-    reference = plain(network).double()
-    doubles = images.detach().double().requires_grad_(True)
-    logits, exact = network(images), reference(doubles)
-    (gradient,) = torch.autograd.grad(logits.sum(), images)
-    (exact_gradient,) = torch.autograd.grad(exact.sum(), doubles)
-    assert (logits - exact).norm() <= 1e-4 * exact.norm()
-    assert (gradient - exact_gradient).norm() <= 1e-2 * exact_gradient.norm()
-    assert (gradient.sign() == exact_gradient.sign()).double().mean() >= 0.999
+    images = images_of(3, 1, size, size)
+
+    def logits_and_gradient(model, images):
+        images = images.clone().requires_grad_(True)
+        logits = model(images)
+        return logits.detach(), torch.autograd.grad(logits.sum(), images)[0]
+
+    exact, exact_gradient = logits_and_gradient(plain(network).double(), images.double())
+    # Both in float32, within the same distance of float64. Gradients are 3e-6 (ours) and 6e-7 off, unless a value next
+    # to 0 falls on the other side of a ReLU: then it is some 1e-3, in ours more often.
+    for model in (network, plain(network)):
+        logits, gradient = logits_and_gradient(model, images)
+        assert (logits - exact).norm() <= 1e-5 * exact.norm()
+        assert (gradient - exact_gradient).norm() <= 1e-2 * exact_gradient.norm()
+        assert (gradient.sign() == exact_gradient.sign()).double().mean() >= 0.999
 
 
 def test_pgd_ends_with_the_margins_of_the_plain_network():
