@@ -40,16 +40,17 @@ def saliency_figure(without: Path, with_arfl: Path, folder: Path, *, patients: i
         return []
     images = torch.stack([load_prepared(item["image"]) for item in items])
     maps = [saliency(_network(run), images, torch.ones(len(items))) for run in (without, with_arfl)]
-    figure = Figure(figsize=(7.2, 2.3 * len(items) + 0.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.0 * len(items) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(items), 3, squeeze=False)
     drawn: Any = None
     for row, (name, image) in enumerate(zip([item["patient_id"] for item in items], images[:, 0], strict=True)):
-        axes[row][0].imshow(image, cmap="gray", vmin=0, vmax=1)
+        # Film of DDSM uses a part of the scale; stretched for the eye alone.
+        axes[row][0].imshow(image, cmap="gray", vmin=0, vmax=max(float(image.quantile(0.995)), 1e-3))
         axes[row][0].set_ylabel(f"patient {name}")
         for column, each in enumerate(maps, start=1):
             drawn = axes[row][column].imshow(each[row], cmap="inferno", vmin=0, vmax=1)
-    for axis, title in zip(axes[0], ("image", "dual", "dual + ARFL"), strict=True):
+    for axis, title in zip(axes[0], ("image (stretched)", "dual", "dual + ARFL"), strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_xticks([])
