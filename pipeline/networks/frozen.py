@@ -144,9 +144,11 @@ class FrozenEngine:
         kernels: list[Kernel] = []
         for number, layer in enumerate(layers):
             known = self._kernels.get(number)
-            if known is None or not known.fits(layer, shift, compare=layer.conv in self._trained):
+            compare = layer.conv in self._trained
+            if known is None or not known.fits(layer, shift, compare=compare):
                 with torch.no_grad():
-                    known = self._kernels[number] = _Known(layer, shift, self._kernel(layer.conv, shift))
+                    kernel = self._kernel(layer.conv, shift)
+                    known = self._kernels[number] = _Known(layer, shift, kernel, compare=compare)
             kernels.append(known.kernel)
         return kernels
 
@@ -168,13 +170,13 @@ class FrozenEngine:
 class _Known:
     """A kernel with the weights that it was made of."""
 
-    def __init__(self, layer: Layer, shift: tuple[float, float], kernel: Kernel) -> None:
+    def __init__(self, layer: Layer, shift: tuple[float, float], kernel: Kernel, *, compare: bool) -> None:
         self.kernel = kernel
         self.shift = shift
         self.version = layer.version
         # The weights are held: their address, part of the version, must not go to others meanwhile.
         self.weights = [weight.detach() for weight in layer.weights]
-        self.values: list[Tensor] | None = None
+        self.values = [weight.clone() for weight in self.weights] if compare else None
 
     def fits(self, layer: Layer, shift: tuple[float, float], *, compare: bool) -> bool:
         """Was the kernel made of the weights as they are now?"""
@@ -183,7 +185,6 @@ class _Known:
         if not compare:
             return True
         if self.values is None:  # first pass since it is trained: what came before went unwatched
-            self.values = [weight.clone() for weight in self.weights]
             return False
         return all(torch.equal(now, then) for now, then in zip(layer.weights, self.values, strict=True))
 

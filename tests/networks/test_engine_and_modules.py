@@ -204,3 +204,14 @@ def test_buffers_are_kept_from_step_to_step():
     attack(network, images, labels, seed=1)
     assert network.engine.scratch() is scratch and held
     assert {name: flat.data_ptr() for name, flat in scratch._flat.items()} == held
+
+
+def test_filters_are_made_once_for_weights_that_stay():
+    network = network_with_biases(width=0.25).train()  # its last convolution is trained, so compared in every pass
+    images, labels = images_of(2, 1, 48, 48), torch.tensor([0, 1])
+    network(images)
+    PGD(budget=1e-3, steps=1)(network, images, labels, seed=0)
+    held = {number: known.kernel for number, known in network.engine._kernels.items()}
+    PGD(budget=1e-3, steps=3)(network, images, labels, seed=0)
+    assert len(held) == 13
+    assert all(network.engine._kernels[number].kernel is kernel for number, kernel in held.items())
