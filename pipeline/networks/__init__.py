@@ -10,9 +10,9 @@ from pipeline.networks.domain_norm import (
     has_domains,
     vgg16_domain,
 )
+from pipeline.networks.feature_cache import pause_cache
 from pipeline.networks.feature_tap import FeatureTap
 from pipeline.networks.freezing import bare, freeze_except
-from pipeline.networks.frozen import pause_cache
 from pipeline.networks.start import StartFromData, start_from_data
 from pipeline.networks.torchvision_backbone import TorchvisionClassifier, last_convolution, torchvision_classifier
 from pipeline.networks.vgg import VGG16, vgg16

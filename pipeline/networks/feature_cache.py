@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pipeline.networks.freezing import bare
 
 SEEN = 200_000  # digests remembered of images that came once
 
@@ -86,3 +88,15 @@ class FeatureCache:
             if len(self._seen) > SEEN:
                 self._seen.popitem(last=False)
         return maps
+
+
+def pause_cache(network: nn.Module, paused: bool) -> None:
+    """Say whether the images that come now come only once, so that looking for their maps would not pay.
+
+    Args:
+        network: with an `engine` that has a `FeatureCache`, or a data-parallel wrapper of it; others are left alone.
+        paused: neither look maps up nor keep them.
+    """
+    cache = getattr(getattr(bare(network), "engine", None), "cache", None)
+    if isinstance(cache, FeatureCache):
+        cache.paused = paused

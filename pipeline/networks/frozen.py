@@ -26,7 +26,6 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.networks.chain import Layer, chain_of, transformed
 from pipeline.networks.feature_cache import FeatureCache
-from pipeline.networks.freezing import bare
 from pipeline.networks.kernels import GreyKernel, Kernel, Maps, WinogradKernel, empty_mask
 from pipeline.networks.loops import loop_threads
 from pipeline.networks.normalise import Normalise
@@ -294,15 +293,3 @@ class _Pass(torch.autograd.Function):
                     behind = target
             current = before
         return current.image[..., 0].unsqueeze(1).clone()
-
-
-def pause_cache(network: nn.Module, paused: bool) -> None:
-    """Say whether the images that come now come only once, so that looking for their maps would not pay.
-
-    Args:
-        network: with a `FrozenEngine` as its `engine`, or a data-parallel wrapper of it; others are left alone.
-        paused: neither look maps up nor keep them.
-    """
-    engine = getattr(bare(network), "engine", None)
-    if isinstance(engine, FrozenEngine):
-        engine.cache.paused = paused
