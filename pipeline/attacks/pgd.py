@@ -95,7 +95,7 @@ def _check_bounds(images: Tensor, bounds: tuple[float, float]) -> None:
     # Outside its bounds an image would be clipped into them, far beyond any budget: the trap of z-scored images.
     if images.numel() == 0:
         return
-    low, high = (float(value) for value in images.aminmax())
+    low, high = torch.stack(images.aminmax()).tolist()  # the one place of an attack that waits for the device
     tolerance = 1e-5 * (bounds[1] - bounds[0])  # rounding of an interpolation
     if not (low >= bounds[0] - tolerance and high <= bounds[1] + tolerance):
         raise ValueError(

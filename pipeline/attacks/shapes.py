@@ -33,11 +33,13 @@ def as_labels(labels: Tensor, count: int) -> Tensor:
 
 def per_image(value: float | Tensor, images: Tensor, *, name: str) -> Tensor:
     """A number, or (N,), as a tensor that broadcasts over the images."""
-    tensor = torch.as_tensor(value, dtype=images.dtype, device=images.device)
-    if not bool((tensor >= 0).all()):
+    # A number is checked and filled in without a transfer, for which a GPU would be waited for.
+    if not (bool((value >= 0).all()) if isinstance(value, Tensor) else value >= 0):
         raise ValueError(f"{name} is {value}; allowed are numbers from 0 on, in units of the images")
-    if tensor.ndim == 0:
-        tensor = tensor.expand(len(images))
+    if isinstance(value, Tensor) and value.ndim > 0:
+        tensor = value.to(images)
+    else:
+        tensor = torch.full((len(images),), float(value), dtype=images.dtype, device=images.device)
     if tensor.shape != (len(images),):
         raise ValueError(
             f"{name} of shape {tuple(tensor.shape)} for {len(images)} images; allowed are a number or (N,)"

@@ -55,12 +55,14 @@ def write_outcome(
     )
     files = write_tables(shelf.folder, tables)
     files += budget_curve(scores, shelf.folder)
-    files += _saliency(shelf, done)
+    drawn, remark = _saliency(shelf, done)
+    files += drawn
     missing = len(cells) - len(done)
     lines = [(shelf.folder / f"{name}.md").read_text(encoding="utf-8") for name in ("paper", "claims")]
     if len(shelf.codes(done)) > 1:
         lines.append(f"the cells of these tables were made by {len(shelf.codes(done))} states of the code")
     lines.append(f"{missing} of {len(cells)} cells are not finished and not in these tables" if missing else "")
+    lines += remark
     return [*lines, f"written to {shelf.folder}: {', '.join(sorted({file.name for file in files}))}"]
 
 
@@ -99,10 +101,18 @@ def read_sweeps(folder: Path, method: str) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_csv(path) for path in sorted((folder / SWEEPS / method).glob("*.csv"))}
 
 
-def _saliency(shelf: Shelf, done: Sequence[Cell]) -> list[Path]:
-    """The figure from the first fold in which rows E and F are finished."""
-    by_name = {(cell.variant.name, cell.fold): shelf.directory(cell) for cell in done}
-    for (name, fold), run in sorted(by_name.items(), key=lambda entry: entry[0][1]):
-        if name == "dual_arfl" and ("dual", fold) in by_name:
-            return saliency_figure(by_name["dual", fold], run, shelf.folder)
-    return []
+def _saliency(shelf: Shelf, done: Sequence[Cell]) -> tuple[list[Path], list[str]]:
+    """The figure from the first fold in which rows E and F are finished and have their networks; else why there is none."""
+    by_name = {(cell.variant.name, cell.fold): cell for cell in done}
+    pairs = [
+        (by_name["dual", fold], cell)
+        for (name, fold), cell in sorted(by_name.items(), key=lambda entry: entry[0][1])
+        if name == "dual_arfl" and ("dual", fold) in by_name
+    ]
+    for pair in pairs:
+        without, with_arfl = (shelf.directory(cell) for cell in pair)
+        if all((run / "checkpoints" / "best.pt").is_file() for run in (without, with_arfl)):
+            # The folder may have moved since the run.
+            places = {key: pair[1].settings[key] for key in ("manifest", "dataset_dir") if key in pair[1].settings}
+            return saliency_figure(without, with_arfl, shelf.folder, places=places), []
+    return [], ["Figure 2 was not drawn: the networks of rows E and F (checkpoints/best.pt) are gone"] if pairs else []

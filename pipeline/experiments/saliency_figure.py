@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from pipeline.runs import load_checkpoint
 PATIENTS = 3
 
 
-def saliency_figure(without: Path, with_arfl: Path, folder: Path, *, patients: int = PATIENTS) -> list[Path]:
+def saliency_figure(
+    without: Path,
+    with_arfl: Path,
+    folder: Path,
+    *,
+    places: Mapping[str, Any] | None = None,
+    patients: int = PATIENTS,
+) -> list[Path]:
     """Draw images, and the loss gradient of two runs of one fold scaled to [0, 1] each, with a colour bar.
 
     The patients are the first malignant test patients in the order of their ids, one image each: the first of a breast
@@ -30,12 +38,13 @@ def saliency_figure(without: Path, with_arfl: Path, folder: Path, *, patients: i
         without: run directory of the method without ARFL (row E).
         with_arfl: run directory of the same fold with ARFL (row F).
         folder: receives figure2.png and figure2.svg.
+        places: where manifest and images lie now, as overrides of the run's configuration.
         patients: how many rows.
 
     Returns:
         The files; none where no test patient is malignant.
     """
-    items = _chosen(_test_items(with_arfl), patients)
+    items = _chosen(_test_items(with_arfl, places or {}), patients)
     if not items:
         return []
     images = torch.stack([load_prepared(item["image"]) for item in items])
@@ -62,9 +71,11 @@ def saliency_figure(without: Path, with_arfl: Path, folder: Path, *, patients: i
     return files
 
 
-def _test_items(run: Path) -> list[dict[str, Any]]:
+def _test_items(run: Path, places: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Prepared test images of a run's fold, from its configuration; the image store has them already."""
     parser = ConfigParser(json.loads((run / "config.json").read_text(encoding="utf-8")))
+    for key, value in places.items():
+        parser[key] = value
     parser.get_parsed_content("imports")
     return parser.get_parsed_content("cohort").items("test", "scoring")
 

@@ -8,7 +8,7 @@ from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 
 from pipeline.methods.attacking import Attack, AttackingMethod
-from pipeline.methods.rows import adversarial_rows, grow_batch, replace_rows
+from pipeline.methods.rows import adversarial_rows, grow_batch, replace_rows, split_rows
 
 
 class AdversarialTraining(AttackingMethod):
@@ -55,9 +55,6 @@ class AdversarialTraining(AttackingMethod):
         adversarial = adversarial_rows(batch, len(logits))
         if not 0 < self.standard_ratio < 1:
             return self.loss(logits, labels)
-        clean = ~adversarial
-        standard, attacked = (
-            self.loss(logits[clean], labels[clean]),
-            self.loss(logits[adversarial], labels[adversarial]),
-        )
+        groups = zip(split_rows(logits, adversarial), split_rows(labels, adversarial), strict=True)
+        standard, attacked = (self.loss(*group) for group in groups)
         return self.standard_ratio * standard + (1 - self.standard_ratio) * attacked

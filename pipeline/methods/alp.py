@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.attacks import as_logit
 from pipeline.methods.adversarial_training import AdversarialTraining
 from pipeline.methods.attacking import Attack
-from pipeline.methods.rows import adversarial_rows
+from pipeline.methods.rows import adversarial_rows, split_rows
 
 
 class ALP(AdversarialTraining):
@@ -44,6 +44,6 @@ class ALP(AdversarialTraining):
 
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """Eq. 4 + pairing_weight * mean (z_clean - z_attacked)^2."""
-        adversarial = adversarial_rows(batch, len(logits))
-        distance = as_logit(logits[~adversarial]) - as_logit(logits[adversarial])
+        clean, attacked = split_rows(as_logit(logits), adversarial_rows(batch, len(logits)))
+        distance = clean - attacked
         return super().objective(logits, batch) + self.pairing_weight * distance.square().mean()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks import as_labels, as_logit
 from pipeline.methods.base import Method, warming_up
-from pipeline.methods.rows import FLAG, adversarial_rows
+from pipeline.methods.rows import FLAG, adversarial_rows, split_rows
 from pipeline.networks import bare, pause_cache
 from pipeline.runs import running_means, seed_for
 
@@ -112,8 +112,8 @@ class AttackingMethod(Method):
         batch, logits = engine.state.batch, as_logit(engine.state.output["pred"].detach())
         labels = as_labels(batch["label"].to(logits.device), len(logits))
         wrong = (logits > 0) != (labels > 0.5)
-        adversarial = adversarial_rows(batch, len(logits))
-        attacked_wrong, clean_right = wrong[adversarial], ~wrong[~adversarial]
+        clean_wrong, attacked_wrong = split_rows(wrong, adversarial_rows(batch, len(logits)))
+        clean_right = ~clean_wrong
         means = running_means(engine)
         if len(clean_right) == 0:
             means.add("attack_success", attacked_wrong.sum(), len(attacked_wrong))

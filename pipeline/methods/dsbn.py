@@ -10,7 +10,7 @@ from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 
 from pipeline.methods.attacking import Attack, AttackingMethod
-from pipeline.methods.rows import FLAG, adversarial_rows, grow_batch
+from pipeline.methods.rows import FLAG, adversarial_rows, grow_batch, split_rows
 from pipeline.networks import AUXILIARY, DomainView, bare, has_domains
 
 
@@ -66,5 +66,5 @@ class DSBN(AttackingMethod):
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """L(x, y) through the first normalisation + L(x + delta, y) through the second."""
         labels, adversarial = batch["label"].to(logits.device), adversarial_rows(batch, len(logits))
-        clean = ~adversarial
-        return self.loss(logits[clean], labels[clean]) + self.loss(logits[adversarial], labels[adversarial])
+        (clean, attacked), (clean_labels, attacked_labels) = (split_rows(v, adversarial) for v in (logits, labels))
+        return self.loss(clean, clean_labels) + self.loss(attacked, attacked_labels)

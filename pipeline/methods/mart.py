@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from pipeline.attacks import as_labels, as_logit
 from pipeline.methods.attacking import Attack, AttackingMethod
 from pipeline.methods.divergence import binary_divergence
-from pipeline.methods.rows import adversarial_rows, grow_batch
+from pipeline.methods.rows import adversarial_rows, grow_batch, split_rows
 
 
 def mart_loss(clean: Tensor, adversarial: Tensor, labels: Tensor, *, beta: float = 5.0) -> Tensor:
@@ -63,5 +63,5 @@ class MART(AttackingMethod):
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """`mart_loss` of clean and attacked rows."""
         adversarial = adversarial_rows(batch, len(logits))
-        labels = batch["label"].to(logits.device)[~adversarial]
-        return mart_loss(logits[~adversarial], logits[adversarial], labels, beta=self.beta)
+        labels, _ = split_rows(batch["label"].to(logits.device), adversarial)
+        return mart_loss(*split_rows(logits, adversarial), labels, beta=self.beta)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.attacks import PGD, as_logit, attack_mode
 from pipeline.methods.attacking import AttackingMethod
 from pipeline.methods.divergence import binary_divergence
-from pipeline.methods.rows import adversarial_rows, grow_batch
+from pipeline.methods.rows import adversarial_rows, grow_batch, split_rows
 
 
 class MIRST(AttackingMethod):
@@ -91,7 +91,7 @@ class MIRST(AttackingMethod):
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """The trainer's loss on the clean rows + beta / K * sum of KL(p_clean || p_k)."""
         adversarial = adversarial_rows(batch, len(logits))
-        labels = batch["label"].to(logits.device)
-        clean = as_logit(logits[~adversarial])
-        divergence = binary_divergence(clean.repeat(self.instances), as_logit(logits[adversarial])).mean()
-        return self.loss(logits[~adversarial], labels[~adversarial]) + self.beta * divergence
+        labels, _ = split_rows(batch["label"].to(logits.device), adversarial)
+        clean, attacked = split_rows(logits, adversarial)
+        divergence = binary_divergence(as_logit(clean).repeat(self.instances), as_logit(attacked)).mean()
+        return self.loss(clean, labels) + self.beta * divergence

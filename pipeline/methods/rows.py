@@ -69,6 +69,23 @@ def adversarial_rows(batch: Any, count: int) -> Tensor:
     return flag
 
 
+def split_rows(values: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:
+    """Clean and adversarial rows of a tensor.
+
+    In the order in which `grow_batch` leaves them they are slices: choosing rows of a tensor on a GPU by a mask makes
+    the host wait for it, forward and back.
+
+    Args:
+        values: (N, ...).
+        adversarial: bool (N,), as `adversarial_rows` gives it.
+    """
+    if adversarial.device.type == "cpu":
+        clean = len(adversarial) - int(adversarial.sum())
+        if not adversarial[:clean].any():
+            return values[:clean], values[clean:]
+    return values[~adversarial], values[adversarial]
+
+
 def weighted_group_means(values: Tensor, adversarial: Tensor, standard_ratio: float) -> Tensor:
     """r * mean over clean rows + (1 - r) * mean over adversarial rows; one group alone counts fully.
 
@@ -77,7 +94,7 @@ def weighted_group_means(values: Tensor, adversarial: Tensor, standard_ratio: fl
         adversarial: bool (N,).
         standard_ratio: r of Eq. 4 and 5, the share of standard data.
     """
-    flags = adversarial.tolist() if adversarial.device.type == "cpu" else None
-    if flags is not None and (all(flags) or not any(flags)):
+    clean, attacked = split_rows(values, adversarial)
+    if len(clean) == 0 or len(attacked) == 0:
         return values.mean()
-    return standard_ratio * values[~adversarial].mean() + (1 - standard_ratio) * values[adversarial].mean()
+    return standard_ratio * clean.mean() + (1 - standard_ratio) * attacked.mean()

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pipeline.attacks import PGD, as_labels, as_logit, attack_mode
 from pipeline.methods.attacking import AttackingMethod
 from pipeline.methods.divergence import binary_divergence
-from pipeline.methods.rows import adversarial_rows, grow_batch
+from pipeline.methods.rows import adversarial_rows, grow_batch, split_rows
 
 START_DEVIATION = 0.001  # of the normal noise that the inner maximisation starts from, in units of the images
 
@@ -96,6 +96,7 @@ class TRADES(AttackingMethod):
     def objective(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
         """The trainer's loss on the clean rows + beta * KL(p_clean || p_adversarial)."""
         adversarial = adversarial_rows(batch, len(logits))
-        labels = batch["label"].to(logits.device)
-        divergence = binary_divergence(as_logit(logits[~adversarial]), as_logit(logits[adversarial])).mean()
-        return self.loss(logits[~adversarial], labels[~adversarial]) + self.beta * divergence
+        labels, _ = split_rows(batch["label"].to(logits.device), adversarial)
+        clean, attacked = split_rows(logits, adversarial)
+        divergence = binary_divergence(as_logit(clean), as_logit(attacked)).mean()
+        return self.loss(clean, labels) + self.beta * divergence

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from pipeline.methods import grow_batch
-from pipeline.methods.rows import adversarial_rows, weighted_group_means
+from pipeline.methods.rows import adversarial_rows, split_rows, weighted_group_means
 
 
 def batch(**more) -> dict:
@@ -71,3 +71,14 @@ def test_group_means_are_weighted_whatever_the_group_sizes() -> None:
     assert float(weighted_group_means(values, flags, 0.25)) == pytest.approx(0.25 * 1.5 + 0.75 * 10)
     for one_group in (torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)):
         assert float(weighted_group_means(values, one_group, 0.25)) == pytest.approx(13 / 3)
+
+
+@pytest.mark.parametrize("flags", [[0, 0, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0], [1, 1, 1]])
+def test_rows_are_split_by_their_flag_in_any_order(flags):
+    flag = torch.tensor(flags, dtype=torch.bool)
+    values = torch.arange(len(flags) * 2.0).view(-1, 2).requires_grad_(True)
+    clean, attacked = split_rows(values, flag)
+    torch.testing.assert_close(clean, values[~flag])
+    torch.testing.assert_close(attacked, values[flag])
+    (gradient,) = torch.autograd.grad(clean.sum() + 3 * attacked.sum(), values)
+    torch.testing.assert_close(gradient, torch.where(flag, 3.0, 1.0)[:, None].expand(-1, 2))
