@@ -129,11 +129,19 @@ class Shelf:
         """Epochs that a cell has behind it, from its history."""
         if self.done(cell):
             return cell.epochs()
+        return max((int(row["epoch"]) for row in self._history(cell)), default=0)
+
+    def seconds(self, cell: Cell) -> list[float]:
+        """What each epoch of a cell took, from its history."""
+        names = ("seconds_loading", "seconds_attack", "seconds_step")
+        return [sum(float(row.get(name) or 0) for name in names) for row in self._history(cell)]
+
+    def _history(self, cell: Cell) -> list[dict[str, str]]:
         history = self.directory(cell) / "history.csv"
         if not history.is_file():
-            return 0
+            return []
         with history.open(newline="", encoding="utf-8") as file:
-            return max((int(row["epoch"]) for row in csv.DictReader(file)), default=0)
+            return list(csv.DictReader(file))
 
     def run(self, cell: Cell, *, threads: int | None = None) -> None:
         """Run a cell to its end, from its last epoch if it was broken off; nothing happens to a finished one.

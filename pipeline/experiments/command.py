@@ -192,7 +192,7 @@ def _preset_files(preset: str) -> tuple[Path, ...]:
 
 
 def _run(shared: _Shared, cells: list[Any], out: Path, jobs: int, scheduler: str | None) -> tuple[Any, list[str]]:
-    from pipeline.experiments.grid import check, disk_line, open_shelf, run_grid, with_starts
+    from pipeline.experiments.grid import check, disk_line, open_shelf, prepare, run_grid, with_starts
 
     shelf = open_shelf(out, shared.digest)
     ordered = with_starts(cells)
@@ -200,6 +200,7 @@ def _run(shared: _Shared, cells: list[Any], out: Path, jobs: int, scheduler: str
     left = sum(not shelf.done(cell) for cell in ordered)
     typer.echo(f"cells: {len(ordered)} ({left} to run) in {shelf.cells}")
     typer.echo(disk_line(sizes, shelf, ordered, jobs=jobs))
+    prepare(shelf, ordered[0])
     failures = run_grid(shelf, ordered, jobs=jobs, scheduler=scheduler)
     for line in failures:
         typer.echo(f"failed: {line}", err=True)

@@ -8,24 +8,30 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
+import pandas as pd
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from pipeline import __version__
 from pipeline.experiments.cells import Cell, Shelf
 from pipeline.experiments.variants import GridError
+from pipeline.imaging import chain_digest
 from pipeline.runs import check_configuration
 from pipeline.runs.directory import write_atomically
 from pipeline.runs.errors import own_error
 
 FORMAT = 1
 POLL_SECONDS = 2.0
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
+SHOWN = 4  # running cells that the progress names
 
 
 def open_shelf(folder: Path, manifest_digest: str) -> Shelf:
@@ -60,6 +66,37 @@ def with_starts(cells: Iterable[Cell]) -> list[Cell]:
     return list(ordered.values())
 
 
+def prepare(shelf: Shelf, cell: Cell) -> None:
+    """Prepare the images once, before the cells ask for them, and hold them against those of earlier calls.
+
+    Args:
+        shelf: the grid's folder; receives images-<digest of the preparation>.csv.
+        cell: any of the grid; all have the same images.
+
+    Raises:
+        GridError: images have changed since cells of this folder were run.
+    """
+    parser = _parser(cell)
+    parser.get_parsed_content("imports")
+    cohort = parser.get_parsed_content("cohort")
+    chain = chain_digest(parser.get_parsed_content("preprocessing"))
+    now = {image: Path(path).stem for image, path in zip(cohort.table["image"], cohort.table["prepared"], strict=True)}
+    file = shelf.folder / f"images-{chain[:10]}.csv"
+    before: dict[str, str] = {}
+    if file.is_file():
+        recorded = pd.read_csv(file, dtype=str, keep_default_na=False)
+        before = dict(zip(recorded["image"], recorded["prepared"], strict=True))
+    gone = {image: "" for image in cohort.rejects["image"] if image in before}
+    changed = sorted(image for image, key in (now | gone).items() if before.get(image, key) != key)
+    if changed:
+        raise GridError(
+            f"{len(changed)} images have changed since the cells in {shelf.folder} were run, the first {changed[0]}; "
+            "bring them back, or give another --out"
+        )
+    table = pd.DataFrame(sorted((before | now).items()), columns=["image", "prepared"])
+    write_atomically(file, table.to_csv(index=False))
+
+
 class Size(NamedTuple):
     """Bytes that a cell takes: `kept` when it is finished, `peak` while it runs."""
 
@@ -87,10 +124,7 @@ def check(cells: Sequence[Cell]) -> dict[str, Size]:
 
 
 def _built(cell: Cell) -> Size:
-    # Outside a run there are no ranks, so that the data-parallel wrapper cannot be built.
-    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.single_files]))
-    for key, value in cell.settings.items():
-        parser[key] = value
+    parser = _parser(cell)
     if parser["batch_size"] % cell.ranks:
         raise GridError(f"{cell.label}: batch_size {parser['batch_size']} is no multiple of --ranks {cell.ranks}")
     try:
@@ -108,6 +142,14 @@ def _built(cell: Cell) -> Size:
     kept = whole + (trained if parser["ema_decay"] else 0)
     # A file is replaced when the new one is whole: two best.pt, two latest.pt with both of AdamW's moments.
     return Size(kept, 2 * kept + 2 * (kept + 2 * trained))
+
+
+def _parser(cell: Cell) -> ConfigParser:
+    # Outside a run there are no ranks, so that the data-parallel wrapper cannot be built.
+    parser = ConfigParser(ConfigParser.load_config_files([str(file) for file in cell.single_files]))
+    for key, value in cell.settings.items():
+        parser[key] = value
+    return parser
 
 
 def disk_line(sizes: Mapping[str, Size], shelf: Shelf, cells: Sequence[Cell], *, jobs: int = 1) -> str:
@@ -225,9 +267,13 @@ class Progress:
         self.cells = cells
         self._shown: tuple[Any, ...] = ()
         total = sum(cell.epochs() for cell in cells)
+        self._started = time.monotonic()
+        self._before = sum(sum(self.shelf.seconds(cell)) for cell in cells)
         # A bar that is redrawn in place is no use in a file; there, one line per change.
         self._in_place = sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=self._epochs(), unit="epoch", dynamic_ncols=True, mininterval=0)
+        self._bar = tqdm(
+            total=total, initial=self._epochs(), bar_format=BAR, unit="epoch", dynamic_ncols=True, mininterval=0
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -238,6 +284,23 @@ class Progress:
 
     def _epochs(self) -> int:
         return sum(self.shelf.epochs_done(cell) for cell in self.cells)
+
+    def seconds_left(self) -> float | None:
+        """Time that the grid still takes, None before anything has been trained in this call.
+
+        An epoch to come costs what one of its method took so far (with an attack some ten times one without); all in
+        all, training so far took a share of the time since the start, the rest being tests, reports and waiting.
+        """
+        rates: dict[str, list[float]] = {}
+        for cell in self.cells:
+            rates.setdefault(cell.variant.name, []).extend(self.shelf.seconds(cell))
+        known = [seconds for method in rates.values() for seconds in method]
+        trained = sum(known) - self._before
+        if not known or trained <= 0:
+            return None
+        means = {name: mean(method or known) for name, method in rates.items()}
+        to_come = sum((cell.epochs() - self.shelf.epochs_done(cell)) * means[cell.variant.name] for cell in self.cells)
+        return to_come * (time.monotonic() - self._started) / trained
 
     def show(self, running: Sequence[str]) -> None:
         """Refresh.
@@ -252,6 +315,11 @@ class Progress:
         self._shown = (done, epochs, *running)
         self._bar.n = epochs
         self._bar.set_description(f"{done}/{len(self.cells)} cells", refresh=False)
-        self._bar.set_postfix_str(f"running {', '.join(running)}" if running else "", refresh=True)
+        left = self.seconds_left()
+        told = [] if left is None else [f"about {tqdm.format_interval(round(left))} left"]
+        if running:
+            more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
+            told.append(f"running {', '.join(running[:SHOWN])}{more}")
+        self._bar.set_postfix_str(", ".join(told), refresh=True)
         if not self._in_place:
             print(file=sys.stderr, flush=True)

@@ -102,7 +102,7 @@ def read_sweeps(folder: Path, method: str) -> dict[str, pd.DataFrame]:
 
 
 def _saliency(shelf: Shelf, done: Sequence[Cell]) -> tuple[list[Path], list[str]]:
-    """The figure from the first fold in which rows E and F are finished and have their networks; else why there is none."""
+    """Figure 2 from the first fold in which rows E and F are finished and kept their networks, or why there is none."""
     by_name = {(cell.variant.name, cell.fold): cell for cell in done}
     pairs = [
         (by_name["dual", fold], cell)

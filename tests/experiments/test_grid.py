@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from pipeline.experiments.cells import Cell, Shelf
-from pipeline.experiments.grid import Size, check, disk_line, open_shelf, run_grid, with_starts
+from pipeline.experiments.grid import Progress, Size, check, disk_line, open_shelf, prepare, run_grid, with_starts
 from pipeline.experiments.variants import GridError, variant
 
 
@@ -197,3 +197,48 @@ def test_cells_run_on_a_dask_cluster(tmp_path: Path, command, environment) -> No
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(_scores(tmp_path, "standard")) > 0 and (tmp_path / "paper.md").is_file()
+
+
+def test_the_time_left_is_weighed_by_what_each_method_takes(tmp_path: Path, monkeypatch) -> None:
+    shelf, ordered = Shelf(tmp_path), cells("standard", "dual", "trades")
+    ordered = [dataclasses.replace(cell, settings={"max_epochs": 4}, _digest=[], start=None) for cell in ordered]
+
+    def epochs(cell: Cell, count: int, seconds: float) -> None:
+        folder = shelf.directory(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [{"epoch": n + 1, "seconds_loading": 1, "seconds_step": seconds - 1} for n in range(count)]
+        pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
+
+    standard, dual, trades = ordered
+    epochs(standard, 4, 2)
+    (shelf.directory(standard) / "done.json").write_text("{}")
+    progress = Progress(shelf, ordered)
+    assert progress.seconds_left() is None  # nothing was trained since
+    epochs(dual, 2, 20)
+    now = progress._started + 80
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    # Two epochs of dual, four of trades, whose cost is not known yet: the mean of all epochs so far.
+    assert progress.seconds_left() == pytest.approx((2 * 20 + 4 * (4 * 2 + 2 * 20) / 6) * 80 / 40)
+    epochs(trades, 1, 30)
+    assert progress.seconds_left() == pytest.approx((2 * 20 + 3 * 30) * 80 / 70)
+
+
+def test_images_are_prepared_once_and_changed_ones_are_noticed(tmp_path: Path) -> None:
+    settings = {
+        "phantom": {"patients": 20, "seed": 1, "height": 96, "workers": 1},
+        "image_size": 32,
+        "dataset_dir": str(tmp_path / "phantoms"),
+        "store_dir": str(tmp_path / "store"),
+    }
+    shelf, cell = open_shelf(tmp_path / "grid", ""), Cell(variant("standard"), 0, settings)
+    prepare(shelf, cell)
+    (record,) = shelf.folder.glob("images-*.csv")
+    first = record.read_text()
+    assert len(pd.read_csv(record)) == 80
+    prepare(shelf, dataclasses.replace(cell, fold=1, settings=settings | {"fold": 1}, _digest=[]))
+    assert record.read_text() == first
+    one, other = sorted((tmp_path / "phantoms").rglob("*.dcm"))[:2]
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(GridError, match="1 images have changed since the cells in .*another --out"):
+        prepare(shelf, cell)
+    assert record.read_text() == first
