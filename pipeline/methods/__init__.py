@@ -13,7 +13,7 @@ from pipeline.methods.free import FreeTraining
 from pipeline.methods.mart import MART, mart_loss
 from pipeline.methods.mirst import MIRST
 from pipeline.methods.robust_feature import FeatureShares, feature_shares, robust_feature_loss
-from pipeline.methods.rows import grow_batch
+from pipeline.methods.rows import grow_batch, split_rows
 from pipeline.methods.trades import TRADES, trades_loss
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "grow_batch",
     "mart_loss",
     "robust_feature_loss",
+    "split_rows",
     "trades_loss",
 ]
