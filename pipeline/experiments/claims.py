@@ -135,6 +135,21 @@ def claims(
     return pd.DataFrame(rows, columns=["claim", "attack_id", "says", "verdict"])
 
 
+def verdicts(table: pd.DataFrame) -> str:
+    """The verdicts of :func:`claims` for a terminal: a line per claim, a column per attack."""
+    wide = table.pivot(index="claim", columns="attack_id", values="verdict")
+    order = [name for name in table["attack_id"].drop_duplicates() if name] + [""] * ("" in wide.columns)
+    shown = wide.reindex(index=table["claim"].drop_duplicates(), columns=order).fillna("")
+    claim_width = max(map(len, shown.index))
+    names = [name or "all" for name in shown.columns]
+    widths = [max(len(name), *map(len, shown[column])) for name, column in zip(names, shown.columns, strict=True)]
+    rows = [("claim", *names), *((claim, *row) for claim, row in zip(shown.index, shown.to_numpy(), strict=True))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, (claim_width, *widths), strict=True)).rstrip()
+        for row in rows
+    )
+
+
 def judge(kind: Kind, gaps: Iterable[Gap], *, margin: float) -> Verdict:
     """The verdict on differences that a claim calls better than 0, the same as 0, or no better than 0."""
     found = [_judge_one(kind, gap, margin) for gap in gaps]

@@ -30,7 +30,7 @@ from pipeline.runs.errors import own_error
 
 FORMAT = 1
 POLL_SECONDS = 2.0
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
 SHOWN = 4  # running cells that the progress names
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from pipeline.experiments.cells import Cell, Shelf
-from pipeline.experiments.claims import claims
+from pipeline.experiments.claims import claims, verdicts
 from pipeline.experiments.figures import budget_curve, sweep_figure
 from pipeline.experiments.results import patient_scores
 from pipeline.experiments.saliency_figure import saliency_figure
-from pipeline.experiments.tables import comparisons, fold_aucs, paper_table, pooled_table, write_tables
+from pipeline.experiments.tables import as_text, comparisons, fold_aucs, paper_table, pooled_table, write_tables
 from pipeline.runs.directory import write_atomically
 
 SWEEPS = "sweeps"
@@ -58,10 +58,17 @@ def write_outcome(
     drawn, remark = _saliency(shelf, done)
     files += drawn
     missing = len(cells) - len(done)
-    lines = [(shelf.folder / f"{name}.md").read_text(encoding="utf-8") for name in ("paper", "claims")]
+    lines = [
+        "AUC x 100 by patient, mean (SD) over folds:",
+        as_text(tables["paper"]).to_string(index=False),
+        "\nThe paper's claims, and what this run says of each (with figures in claims.md):",
+        verdicts(tables["claims"]),
+        "",
+    ]
     if len(shelf.codes(done)) > 1:
         lines.append(f"the cells of these tables were made by {len(shelf.codes(done))} states of the code")
-    lines.append(f"{missing} of {len(cells)} cells are not finished and not in these tables" if missing else "")
+    if missing:
+        lines.append(f"{missing} of {len(cells)} cells are not finished and not in these tables")
     lines += remark
     return [*lines, f"written to {shelf.folder}: {', '.join(sorted({file.name for file in files}))}"]
 

@@ -187,7 +187,7 @@ def write_tables(folder: str | Path, tables: Mapping[str, pd.DataFrame]) -> list
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, table in tables.items():
-        shown = _shown(table)
+        shown = as_text(table)
         texts = {"csv": table.to_csv(index=False), "md": _markdown(shown), "tex": _latex(shown)}
         for ending, text in texts.items():
             paths.append(folder / f"{name}.{ending}")
@@ -251,7 +251,7 @@ def _mean_and_sd(values: pd.Series) -> str:
     return f"{100 * values.mean():.1f}{spread}"
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: intervals beside their figures, names as the paper has them."""
     shown = pd.DataFrame(index=table.index)
     intervals = {"auc": ("lower", "upper"), "difference": ("lower", "upper"), "fold_difference": ("t_lower", "t_upper")}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.experiments.claims import MARGIN, Gap, claims, judge
+from pipeline.experiments.claims import MARGIN, Gap, claims, judge, verdicts
 from pipeline.experiments.published import PAPER_ROWS, PUBLISHED, display_name, ordered_methods
 from pipeline.experiments.tables import comparisons, fold_aucs, paper_table, pooled_table, write_tables
 from pipeline.statistics import delong_difference
@@ -290,3 +290,15 @@ def test_sweeps_are_judged_by_the_corrected_t_interval() -> None:
     cmmd = claims(nothing, sweeps={"weight": swept({1.0: 0.6, 10.0: 0.7}, folds=1)}, dataset="cmmd").set_index("claim")
     assert cmmd.loc["the weight of ARFL is best at 10", "verdict"] == "cannot tell"
     assert "the share of standard data is best at 0.5 (UPMC)" not in cmmd.index
+
+
+def test_verdicts_stand_in_columns_a_line_per_claim() -> None:
+    table = pd.DataFrame(
+        [("one", "clean", "", "agrees"), ("one", "pgd-7@0.01", "", "cannot tell"), ("another", "", "", "not run")],
+        columns=["claim", "attack_id", "says", "verdict"],
+    )
+    assert verdicts(table).splitlines() == [
+        "claim    clean   pgd-7@0.01   all",
+        "one      agrees  cannot tell",
+        "another                       not run",
+    ]
