@@ -136,18 +136,25 @@ def claims(
 
 
 def verdicts(table: pd.DataFrame) -> str:
-    """The verdicts of :func:`claims` for a terminal: a line per claim, a column per attack."""
+    """The verdicts of :func:`claims` for a terminal: a line per claim that was tried, a column per attack."""
+    tried = table.groupby("claim")["verdict"].transform(lambda found: (found != "not run").any())
+    absent = "; ".join(table.loc[~tried, "claim"].drop_duplicates())
+    if not tried.any():
+        return f"not run: {absent}"
+    table = table[tried]
     wide = table.pivot(index="claim", columns="attack_id", values="verdict")
     order = [name for name in table["attack_id"].drop_duplicates() if name] + [""] * ("" in wide.columns)
     shown = wide.reindex(index=table["claim"].drop_duplicates(), columns=order).fillna("")
-    claim_width = max(map(len, shown.index))
+    claim_width = max(map(len, ("claim", *shown.index)))
     names = [name or "all" for name in shown.columns]
     widths = [max(len(name), *map(len, shown[column])) for name, column in zip(names, shown.columns, strict=True)]
+    last = [f"not run: {absent}"] if absent else []
     rows = [("claim", *names), *((claim, *row) for claim, row in zip(shown.index, shown.to_numpy(), strict=True))]
-    return "\n".join(
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, (claim_width, *widths), strict=True)).rstrip()
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, *last])
 
 
 def judge(kind: Kind, gaps: Iterable[Gap], *, margin: float) -> Verdict:

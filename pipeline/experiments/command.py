@@ -28,7 +28,11 @@ DatasetDir = Annotated[Path | None, typer.Option("--dataset_dir", help="Data roo
 Out = Annotated[Path, typer.Option(help="Folder of the experiment: cells, logs, tables, figures.")]
 Folds = Annotated[str, typer.Option(help="Number of folds that are run, or their list, e.g. 5 or 0,2.")]
 Preset = Annotated[
-    str, typer.Option(help="paper, ddsm200, ddsm500, smoke, or a configuration file laid over the methods.")
+    str | None,
+    typer.Option(
+        help="paper (default), phantoms (default for phantoms), ddsm200, ddsm500, smoke, demo, or a configuration file "
+        "laid over the methods."
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(help="imagenet, the path of a state dict, or none.")]
 Attacks = Annotated[str, typer.Option(help="Test budgets of PGD, comma-separated.")]
@@ -54,7 +58,7 @@ def table(
         str, typer.Option(help="Comma-separated; terms after a plus, e.g. trades+arfl,dual+awp.")
     ] = METHODS,
     folds: Folds = "5",
-    preset: Preset = "paper",
+    preset: Preset = None,
     weights: Weights = None,
     attacks: Attacks = "0.0001,0.001,0.01",
     start_epochs: StartEpochs = 0,
@@ -89,7 +93,7 @@ def sweep(
     values: Annotated[str | None, typer.Option(help="Comma-separated; default: the paper's range.")] = None,
     method: Annotated[str, typer.Option(help="The method that is varied; the paper varies row F.")] = "dual_arfl",
     folds: Folds = "5",
-    preset: Preset = "paper",
+    preset: Preset = None,
     weights: Weights = None,
     attacks: Attacks = "0.0001,0.001,0.01",
     start_epochs: StartEpochs = 0,
@@ -150,7 +154,7 @@ class _Shared:
 def _shared(
     manifest: str,
     dataset_dir: Path | None,
-    preset: str,
+    preset: str | None,
     weights: str | None,
     attacks: str,
     seed: int,
@@ -164,11 +168,16 @@ def _shared(
         if not path.is_file():
             raise GridError(f"no manifest {manifest!r}; give a CSV file, or 'phantoms' for simulated patients")
         if dataset_dir is None or not dataset_dir.is_dir():
-            raise GridError(f"--dataset_dir is {str(dataset_dir)!r}, no folder; give the data root of {manifest}")
+            found = "missing" if dataset_dir is None else f"{str(dataset_dir)!r}, no folder"
+            raise GridError(f"--dataset_dir is {found}; give the data root of {manifest}")
         if weights is None:
             raise GridError("--weights: nothing chosen; allowed are imagenet, the path of a state dict, or none")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         values |= {"manifest": str(path.resolve()), "dataset_dir": str(dataset_dir.resolve())}
+    elif dataset_dir is not None:
+        values["dataset_dir"] = str(dataset_dir.resolve())  # where the phantoms are built
+    if weights not in (None, "imagenet", "none") and not Path(str(weights)).is_file():
+        raise GridError(f"--weights: no file {weights!r}; allowed are imagenet, the path of a state dict, or none")
     if weights is not None:
         values["weights"] = weights if weights in ("imagenet", "none") else str(Path(weights).resolve())
     for entry in settings or []:
@@ -176,7 +185,7 @@ def _shared(
         if not separator:
             raise GridError(f"--set {entry!r} is no KEY=VALUE, e.g. --set learning_rate=0.001")
         values[key] = _literal(text)
-    return _Shared(values, _preset_files(preset), digest, ranks)
+    return _Shared(values, _preset_files(preset or ("phantoms" if manifest == "phantoms" else "paper")), digest, ranks)
 
 
 def _preset_files(preset: str) -> tuple[Path, ...]:

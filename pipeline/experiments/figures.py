@@ -52,6 +52,7 @@ _STYLE: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
+    "legend.handlelength": 3.6,  # a dash and a gap
     "lines.linewidth": 1.6,
     "lines.markersize": 5.5,
 }

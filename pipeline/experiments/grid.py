@@ -42,17 +42,22 @@ def open_shelf(folder: Path, manifest_digest: str) -> Shelf:
     """
     about = {"format": FORMAT, "version": __version__, "manifest": manifest_digest}
     recorded = folder / "grid.json"
-    if recorded.is_file():
+    if recorded.is_file() and (folder / "cells").exists():  # a call that failed before its first cell holds nothing
         found = json.loads(recorded.read_text(encoding="utf-8"))
         changed = [key for key in about if found.get(key) != about[key]]
         if changed:
-            shown = ", ".join(f"{key} {found.get(key)!r} there, {about[key]!r} now" for key in changed)
+            shown = ", ".join(f"{key} {_named(found.get(key))} there, {_named(about[key])} now" for key in changed)
             raise GridError(f"{folder} holds the cells of another grid ({shown}); give another --out, or move it away")
     if not recorded.is_file() and (folder / "cells").exists():
         raise GridError(f"{folder} holds cells, but no grid.json that says of which grid; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(recorded, json.dumps(about, indent=1))
     return Shelf(folder.resolve())
+
+
+def _named(value: Any) -> str:
+    """A version, the digest of a manifest in short, or phantoms, which have none."""
+    return "phantoms" if value == "" else str(value)[:10]
 
 
 def with_starts(cells: Iterable[Cell]) -> list[Cell]:
@@ -160,9 +165,13 @@ def disk_line(sizes: Mapping[str, Size], shelf: Shelf, cells: Sequence[Cell], *,
     peak = sum(sorted((size.peak for size in left), reverse=True)[:jobs])
     warning = "; THIS IS NOT ENOUGH" if free < kept + peak else ""
     return (
-        f"disk: {kept / 1e9:.2f} GB for the networks of cells to come and up to {peak / 1e9:.2f} GB while they run; "
-        f"{free / 1e9:.1f} GB are free{warning}"
+        f"disk: {_size(kept)} for the networks of cells to come and up to {_size(peak)} while they run; "
+        f"{_size(free)} are free{warning}"
     )
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def run_grid(shelf: Shelf, cells: Sequence[Cell], *, jobs: int = 1, scheduler: str | None = None) -> list[str]:
@@ -199,6 +208,7 @@ def _stopping(shelf: Shelf) -> Iterator[None]:
         yield
     except BaseException:
         shelf.stop()
+        print("\nstopped; the same command goes on from each cell's last epoch", file=sys.stderr, flush=True)
         raise
     finally:
         if ours:

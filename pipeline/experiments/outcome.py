@@ -99,7 +99,8 @@ def write_sweep(shelf: Shelf, cells: Sequence[Cell], parameter: str, *, method: 
     summary = table.groupby(["value", "attack_id"])["auc"].agg(["mean", "std", "count"]).unstack("attack_id")["mean"]
     return [
         summary.mul(100).round(1).to_string(),
-        f"written to {shelf.folder}: {SWEEPS}/{method}/{parameter}.csv, {', '.join(file.name for file in files)}",
+        f"written to {shelf.folder}: {SWEEPS}/{method}/{parameter}.csv, {', '.join(file.name for file in files)}; "
+        "`table` with the same --out holds the paper's claims against it",
     ]
 
 

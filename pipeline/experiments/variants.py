@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -61,7 +62,9 @@ def variant(name: str) -> Variant:
     """
     method, *terms = name.strip().split("+")
     if method not in known("methods"):
-        raise GridError(f"method {method!r} is unknown; allowed are {', '.join(known('methods'))}")
+        near = difflib.get_close_matches(method, known("methods"), n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise GridError(f"method {method!r} is unknown; {meant}allowed are {', '.join(known('methods'))}")
     for term in terms:
         if term in known("terms"):
             continue

@@ -8,7 +8,7 @@ from pipeline.runs.checkpoints import (
     load_network,
     scores_beside,
 )
-from pipeline.runs.configuration import ConfigurationError, check_configuration
+from pipeline.runs.configuration import ConfigurationError, check_configuration, training_facts
 from pipeline.runs.directory import RunDirectory
 from pipeline.runs.errors import install_error_printer
 from pipeline.runs.history import History, running_means
@@ -33,4 +33,5 @@ __all__ = [
     "running_means",
     "scores_beside",
     "seed_for",
+    "training_facts",
 ]

@@ -249,8 +249,9 @@ def load_network(network: torch.nn.Module, path: str | Path, *, refuse: Sequence
         patients, images = (sum(name.startswith(kind) for name in seen) for kind in ("patient:", "image:"))
         raise CheckpointError(
             f"checkpoint {str(path)!r} was trained or selected on {patients} of the patients and {images} of the "
-            "images that are to be tested; remove them from the manifest, take the fold that it was trained on, or "
-            "give other ids where other people are meant"
+            "images that are to be tested. Its own test patients again: repeat the files and settings of the training "
+            "(presets, manifest, fold). Others: remove the seen ones from the manifest, or give other ids where other "
+            "people are meant"
         )
     try:
         getattr(network, "module", network).load_state_dict(content["network"])

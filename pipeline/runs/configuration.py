@@ -50,6 +50,14 @@ def current_configuration() -> dict[str, Any]:
     return json.loads(json.dumps(parser.get(), default=str))
 
 
+def training_facts() -> dict[str, Any]:
+    """What the configuration that is being evaluated says of the training, for the checkpoint and reports on it."""
+    configuration = current_configuration()
+    facts = {name: configuration.get(name) for name in ("method", "standard_ratio", "arfl_weight", "start_epoch")}
+    manifest = configuration.get("manifest")
+    return facts | {"manifest": Path(str(manifest)).name if manifest else None}
+
+
 def check_configuration(
     bundle_root: str | Path | None = None,
     *,

@@ -298,7 +298,7 @@ def test_verdicts_stand_in_columns_a_line_per_claim() -> None:
         columns=["claim", "attack_id", "says", "verdict"],
     )
     assert verdicts(table).splitlines() == [
-        "claim    clean   pgd-7@0.01   all",
-        "one      agrees  cannot tell",
-        "another                       not run",
+        "claim  clean   pgd-7@0.01",
+        "one    agrees  cannot tell",
+        "not run: another",
     ]

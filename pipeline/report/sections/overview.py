@@ -20,7 +20,7 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
         attacked = [attacked[0], attacked[len(attacked) // 2], attacked[-1]]
     return section(
         n={"patients": clean.patients, "malignant": clean.auc.n_positive, "benign": clean.auc.n_negative},
-        method=_method(files.config or {}),
+        method=_trained(files),
         data=_data(files.config or {}),
         training=partitions.get("training"),
         headline=[
@@ -34,6 +34,20 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
             for result in [clean, *attacked]
         ],
     )
+
+
+def _trained(files: RunFiles) -> str | None:
+    """How the network was trained: by this run, or by that of the checkpoint which it evaluates."""
+    provenance = files.provenance or {}
+    if "training" not in provenance:
+        return _method(files.config or {})
+    words = _method(provenance["training"])
+    return f"{words} on {_patients(provenance['training'])}" if words else None
+
+
+def _patients(config: dict[str, Any]) -> str:
+    data = _data(config)
+    return "phantoms" if data == "phantoms" else f"the patients of {data}"
 
 
 def _method(config: dict[str, Any]) -> str | None:

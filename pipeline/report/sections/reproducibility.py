@@ -22,7 +22,7 @@ def reproducibility(files: RunFiles, settings: Settings) -> dict[str, Any]:
     if files.provenance is None:
         tables: dict[str, Any] = {name: [] for name in ("facts", *_TABLES)}
         return section("missing", reason=files.missing["provenance.json"], **tables, **content)
-    facts = {name: value for name, value in files.provenance.items() if name not in _TABLES}
+    facts = {name: value for name, value in files.provenance.items() if name not in (*_TABLES, "training")}
     tables = {name: _rows(files.provenance.get(name) or {}) for name in _TABLES}
     return section(facts=_rows(facts), **tables, **content)
 
