@@ -6,7 +6,9 @@ import sys
 
 import typer
 
-from pipeline.cohort.command import manifest, prepare
+from pipeline.cohort.auditing.command import audit
+from pipeline.cohort.command import prepare
+from pipeline.cohort.manifest_command import manifest
 from pipeline.evaluation.command import predict
 from pipeline.experiments.command import sweep, table
 from pipeline.phantom.command import phantom
@@ -22,6 +24,7 @@ app = typer.Typer(
 app.command()(phantom)
 app.add_typer(manifest, name="manifest")
 app.command()(prepare)
+app.command()(audit)
 app.command()(predict)
 app.command()(table)
 app.command()(sweep)

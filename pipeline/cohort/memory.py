@@ -5,34 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from pipeline.cohort.workers import Outcome, Task, image_key
 from pipeline.imaging import ImageStore, RefusalCode
+from pipeline.imaging.refusal import PASSING
 
-FILE = "known_files.json"
+FILE = "known_files.jsonl"
+TRIED_AGAIN = {RefusalCode.CRASHED, RefusalCode.HUNG, RefusalCode.OUT_OF_MEMORY}
+LASTING = set(RefusalCode) - TRIED_AGAIN
+"""Codes that tell of the file itself."""
 SETTLED_AFTER = 2.0  # seconds; a file changed just now may change again within the clock tick of its file system
 
 
 class Memory:
-    """Digests of files by path, size, time of change and id, and the refusals, kept in one JSON file of the store.
+    """Digests of files by path, size, time of change and id, and the refusals, kept in one file of the store.
 
-    The file holds digests only: no path and no id can be read from it. A damaged one is begun anew.
+    The file holds digests only: no path and no id can be read from it. A line is added per image, in one write per
+    batch, so that runs may share the store; lines that a killed run left broken are passed over.
 
     Args:
         store: the image store.
-        root: folder of the store, where the file lies.
         chain_name: digest of the preparation chain.
     """
 
-    def __init__(self, store: ImageStore, root: Path, chain_name: str) -> None:
+    def __init__(self, store: ImageStore, chain_name: str) -> None:
         self._store = store
-        self._path = Path(root) / FILE
+        self._path = store.root / FILE
         self._chain_name = chain_name
-        self._files, self._refusals = _load(self._path)
-        self._news = False
+        self._files, self._refusals, self._broken = _load(self._path)
+        self._news: list[str] = []
 
     def recall(self, task: Task) -> Outcome | None:
         """Give the outcome of an image if it is known and, for a prepared one, still in the store; else None."""
@@ -44,31 +47,32 @@ class Memory:
         if key in self._refusals:
             code, reason = self._refusals[key]
             return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
-        path = self._store.get(key)
-        return None if path is None else Outcome(prepared=str(path), file_digest=file_digest, raw_id=raw_id)
+        if self._store.get(key) is None:
+            return None
+        return Outcome(prepared=key, file_digest=file_digest, raw_id=raw_id)
 
     def note(self, task: Task, outcome: Outcome) -> None:
-        """Remember an outcome. Refusals are the file's own; "unexpected" and "crashed" are tried again next time."""
+        """Remember an outcome; a reject that may be the machine's doing (``TRIED_AGAIN``) is not."""
         fingerprint = _fingerprint(task)
         if fingerprint is None or not outcome.file_digest:
             return
-        self._files[fingerprint] = (outcome.file_digest, outcome.raw_id)
-        if outcome.code in set(RefusalCode):
-            self._refusals[image_key(outcome.file_digest, self._chain_name, task)] = (outcome.code, outcome.reason)
-        self._news = True
+        if self._files.get(fingerprint) != (outcome.file_digest, outcome.raw_id):
+            self._files[fingerprint] = (outcome.file_digest, outcome.raw_id)
+            self._news.append(json.dumps(["file", fingerprint, outcome.file_digest, outcome.raw_id]))
+        key = image_key(outcome.file_digest, self._chain_name, task)
+        if outcome.code in set(RefusalCode) - PASSING and key not in self._refusals:
+            self._refusals[key] = (outcome.code, outcome.reason)
+            self._news.append(json.dumps(["refusal", key, outcome.code, outcome.reason]))
 
     def save(self) -> None:
-        """Write the file, under a temporary name first; what another run wrote meanwhile is kept."""
+        """Add what is new to the file, in one write."""
         if not self._news:
             return
-        files, refusals = _load(self._path)
-        text = json.dumps({"files": files | self._files, "refusals": refusals | self._refusals})
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=FILE, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, self._path)
+        text = ("\n" if self._broken else "") + "\n".join(self._news) + "\n"
+        with self._path.open("ab", buffering=0) as stream:
+            stream.write(text.encode())
+        self._news, self._broken = [], False
 
 
 def _fingerprint(task: Task) -> str | None:
@@ -83,11 +87,23 @@ def _fingerprint(task: Task) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _load(path: Path) -> tuple[dict[str, tuple[str, bool]], dict[str, tuple[str, str]]]:
+def _load(path: Path) -> tuple[dict[str, tuple[str, bool]], dict[str, tuple[str, str]], bool]:
+    """Files, refusals, and whether the file ends in the middle of a line."""
+    files: dict[str, tuple[str, bool]] = {}
+    refusals: dict[str, tuple[str, str]] = {}
     try:
-        memory = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (digest, raw_id) for name, (digest, raw_id) in memory["files"].items()}
-        refusals = {name: (code, reason) for name, (code, reason) in memory["refusals"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, {}
-    return files, refusals
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return files, refusals, False
+    for line in text.splitlines():
+        try:
+            kind, name, *rest = json.loads(line)
+            if kind == "file":
+                digest, raw_id = rest
+                files[name] = (str(digest), bool(raw_id))
+            elif kind == "refusal":
+                code, reason = rest
+                refusals[name] = (str(code), str(reason))
+        except (ValueError, TypeError):
+            continue
+    return files, refusals, bool(text) and not text.endswith("\n")

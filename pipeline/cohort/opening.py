@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from monai.transforms import Compose
 
+from pipeline.cohort.auditing.leaks import leaks_of_opened, refuse_leaks
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.folds import check_classes, check_disjoint, patient_folds, patient_table
 from pipeline.cohort.manifest import read_manifest
@@ -40,6 +41,7 @@ class Cohort:
         digest: SHA-256 of the manifest file.
         root: the data root that the manifest's paths are below.
         label_policy: "patient" or "breast", see ``items``.
+        leaks: ``allowed`` (bool), whether leaks were allowed, and ``found``, the messages of those found.
     """
 
     table: pd.DataFrame
@@ -48,6 +50,7 @@ class Cohort:
     digest: str
     root: Path
     label_policy: str = field(default="patient")
+    leaks: dict[str, Any] = field(default_factory=dict)
 
     def items(self, partition: str, purpose: str = "training") -> list[dict[str, Any]]:
         """List the items of a partition, in the order of the manifest.
@@ -134,6 +137,7 @@ def open_cohort(
     phantom: Mapping[str, Any] | None = None,
     patients: int | None = None,
     allow_raw_ids: bool = False,
+    allow_leaks: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Cohort:
@@ -154,6 +158,8 @@ def open_cohort(
         patients: take a subset of so many patients, stratified by class and, if fixed, partition. Drawn by the seed;
             a larger subset contains the smaller one, up to rounding.
         allow_raw_ids: accept ids that equal a DICOM PatientID.
+        allow_leaks: open a cohort in which different patients of two partitions show the same or nearly the same
+            picture; ``Cohort.leaks`` then says which, for the record of the run.
         workers: processes that prepare images; 0 is in this process, None one per core.
         progress: show a progress bar.
 
@@ -161,7 +167,7 @@ def open_cohort(
         The cohort. No patient or group stands in two partitions; each partition has both classes.
 
     Raises:
-        CohortError: anything above cannot be had as asked; ManifestError lists every bad row.
+        CohortError: anything above cannot be had as asked; ManifestError lists every bad row, LeakError every leak.
     """
     _one_of("label_policy", label_policy, LABEL_POLICIES)
     if manifest is None:
@@ -205,7 +211,11 @@ def open_cohort(
     check_classes(table.drop_duplicates("patient_id"), where, may_be_empty=may_be_empty)
     check_disjoint(table)
     _check_training_labels(table, label_policy)
-    return Cohort(table=table, rejects=rejects, flow=flow, digest=digest, root=root, label_policy=label_policy)
+    leaks = leaks_of_opened(table)
+    if not allow_leaks:
+        refuse_leaks(leaks)
+    found = {"allowed": allow_leaks, "found": [leak.message for leak in leaks]}
+    return Cohort(table, rejects, flow, digest, root, label_policy=label_policy, leaks=found)
 
 
 def _split(manifest: pd.DataFrame, *, fold: int | None, folds: int, seed: int) -> pd.DataFrame:

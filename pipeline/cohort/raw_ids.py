@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from pipeline.cohort.errors import CohortError
+from pipeline.imaging.parsing import open_dataset, refusing
+from pipeline.imaging.refusal import Refusal
 
 
 class RawIdsError(CohortError):
@@ -28,11 +26,10 @@ def is_raw_id(path: Path, patient_id: str) -> bool:
         True where both are the same and not empty.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)  # pydicom's warnings quote header text
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        stored = str(header.get("PatientID", "")).strip()
-    except (OSError, InvalidDicomError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError):
+        with refusing("DICOM file"):
+            header = open_dataset(path, header_only=True, tags=["PatientID"])
+            stored = str(header.get("PatientID", "")).strip()
+    except Refusal:
         return False
     return stored != "" and stored.casefold() == patient_id.strip().casefold()
 

@@ -1,34 +1,37 @@
-"""Preparing images in other processes: one task at a time, pools with one thread per worker, crashes held apart."""
+"""One image to prepare, what became of it, and the loop of a process that prepares images one after the other."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import math
-import multiprocessing
+import json
 import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import pickle
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import torch
 from monai.transforms import Compose
 from threadpoolctl import threadpool_limits
 
-from pipeline.cohort.errors import CohortError
+from pipeline.cohort.limits import limit_worker
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, explain, prepare_item
+from pipeline.imaging.isolation import MEMORY_LIMIT, allow_memory, watched_process
 
-CRASHED = "crashed"
-BATCH = 8  # images per task: about a second of work, so a crash costs little and the queue costs nothing
-IN_FLIGHT = 2  # batches handed out per worker
-
-
-class WorkersError(CohortError):
-    """Worker processes end before they do anything."""
+READY = "ready"
+CRASHED = RefusalCode.CRASHED.value
+ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    )
+}  # fmt: skip
+"""Environment of a worker process: cores are shared out by processes, not by threads."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image: a prepared path, or a code and a reason.
+    """What became of one image: a key in the store, or a code and a reason.
 
     Args:
-        prepared: path in the store, "" for a reject.
-        code: "" for a prepared image, else a ``RefusalCode``, "unexpected" or "crashed".
+        prepared: key of the picture in the store, "" for a reject.
+        code: "" for a prepared image, else a ``RefusalCode`` or "unexpected".
         reason: why it was rejected.
         file_digest: SHA-256 of the file, "" where it could not be read.
         raw_id: the manifest's patient_id is the PatientID of the file.
+        seconds: time that the image took; 0 for one that was known.
     """
 
     prepared: str = ""
@@ -59,6 +63,30 @@ class Outcome:
     reason: str = ""
     file_digest: str = ""
     raw_id: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a worker needs to know; plain text, so that only a worker process ever unpacks the chain.
+
+    Args:
+        content: the chain and the store, packed.
+        chain_name: digest of the chain, which a worker with other code would not have.
+    """
+
+    content: str
+    chain_name: str
+
+    @classmethod
+    def of(cls, chain: Compose, store: ImageStore) -> Setup:
+        """Pack a chain and a store; the store's folder becomes absolute."""
+        content = pickle.dumps((chain, ImageStore(store.root.absolute())))
+        return cls(content=base64.b64encode(content).decode(), chain_name=chain_digest(chain))
+
+    def unpacked(self) -> tuple[Compose, ImageStore]:
+        """The chain and the store."""
+        return pickle.loads(base64.b64decode(self.content))
 
 
 def image_key(file_digest: str, chain: str, task: Task) -> str:
@@ -72,123 +100,75 @@ def image_key(file_digest: str, chain: str, task: Task) -> str:
 
 def prepare_one(task: Task, chain: Compose, store: ImageStore, chain_name: str) -> Outcome:
     """Prepare one image into the store, unless it is there; any error of the image becomes the outcome."""
+    started = time.perf_counter()
+    outcome = _prepared(task, chain, store, chain_name)
+    return replace(outcome, seconds=round(time.perf_counter() - started, 4))
+
+
+def _prepared(task: Task, chain: Compose, store: ImageStore, chain_name: str) -> Outcome:
+    file_digest, raw_id = "", False
     try:
         file_digest = _digest(Path(task.path))
-    except Refusal as refusal:
-        return Outcome(code=str(refusal.code), reason=refusal.reason)
-    raw_id = is_raw_id(Path(task.path), task.patient_id)
-    key = image_key(file_digest, chain_name, task)
-    known = store.get(key)
-    if known is not None:
-        return Outcome(prepared=str(known), file_digest=file_digest, raw_id=raw_id)
-    try:
-        item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
-        path = store.put(key, item["image"], {str(name): value for name, value in item.items()})
+        raw_id = is_raw_id(Path(task.path), task.patient_id)
+        key = image_key(file_digest, chain_name, task)
+        if store.get(key) is None:
+            item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
+            store.put(key, item["image"], {str(name): value for name, value in item.items()})
     except Exception as error:  # whatever one image does, the run goes on; the code and the place are kept
         code, reason = explain(error)
         return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
-    return Outcome(prepared=str(path), file_digest=file_digest, raw_id=raw_id)
+    return Outcome(prepared=key, file_digest=file_digest, raw_id=raw_id)
 
 
-def settle(tasks: list[Task], chain: Compose, store: ImageStore, workers: int) -> Iterator[tuple[Task, Outcome]]:
-    """Prepare many images, in any order of completion.
+def serve() -> None:
+    """Be a worker process: a :class:`Setup` and then tasks come in by lines of JSON, outcomes go out by such lines.
 
-    A process that ends takes its batch and the others under way with it: these are prepared again, one image at a
-    time in one process, so that only the image that ends it is rejected as "crashed".
-
-    Args:
-        tasks: the images.
-        chain: the preparation chain.
-        store: the image store.
-        workers: processes; 0 for this one.
-
-    Yields:
-        Each task with its outcome, once.
-
-    Raises:
-        WorkersError: processes end before they do anything.
+    The images are prepared in a fork of this process, which reports its number first. Where it ends in the middle of an
+    image, ``CRASHED`` goes out and another fork takes over, which costs nothing, since torch and MONAI are loaded. All
+    ends with the input, so that no process outlives the one that started it. What libraries print goes nowhere: it may
+    quote a header.
     """
-    if workers == 0:
-        name = chain_digest(chain)
-        for task in tasks:
-            yield task, prepare_one(task, chain, store, name)
-        return
-    size = max(1, min(BATCH, math.ceil(len(tasks) / (workers * IN_FLIGHT))))
-    waiting = deque(tasks[start : start + size] for start in range(0, len(tasks), size))
-    suspects: list[Task] = []
-    while waiting:
-        with _open_pool(chain, store, workers) as pool:
-            yield from _drain(pool, waiting, suspects, workers * IN_FLIGHT)
-    while suspects:
-        with _open_pool(chain, store, 1) as pool:
-            while suspects:
-                task = suspects.pop()
-                try:
-                    outcome = pool.submit(_run_batch, [task]).result()[0]
-                except BrokenProcessPool:
-                    yield task, Outcome(code=CRASHED, reason="the process that prepared the image ended")
-                    break
-                yield task, outcome
-
-
-def _drain(
-    pool: ProcessPoolExecutor, waiting: deque[list[Task]], suspects: list[Task], in_flight: int
-) -> Iterator[tuple[Task, Outcome]]:
-    """Feed a pool until nothing waits or it breaks; what was under way then becomes suspect."""
-    running: dict[Future[list[Outcome]], list[Task]] = {}
-    broken = False
-    while running or (waiting and not broken):
-        while waiting and not broken and len(running) < in_flight:
-            try:
-                running[pool.submit(_run_batch, waiting[0])] = waiting[0]
-                waiting.popleft()
-            except BrokenProcessPool:
-                broken = True
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            batch = running.pop(future)
-            try:
-                outcomes = future.result()
-            except BrokenProcessPool:
-                broken = True
-                suspects.extend(batch)
-            else:
-                yield from zip(batch, outcomes, strict=True)
-
-
-def _open_pool(chain: Compose, store: ImageStore, workers: int) -> ProcessPoolExecutor:
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload([__name__])  # torch and MONAI are imported once, not per worker
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(chain, store))
-    try:
-        pool.submit(os.getpid).result()
-    except BrokenProcessPool as error:
-        pool.shutdown(wait=False)
-        raise WorkersError(
-            "worker processes end as soon as they start. Either the calling script lacks the guard "
-            "`if __name__ == '__main__':`, or there is no memory for them; workers=0 prepares in this process"
-        ) from error
-    return pool
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start(chain: Compose, store: ImageStore) -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
     torch.set_num_threads(1)
     threadpool_limits(1)
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    _worker.update(chain=chain, store=store, name=chain_digest(chain))
+    setup = Setup(**json.loads(sys.stdin.readline()))
+    chain, store = setup.unpacked()
+    if chain_digest(chain) != setup.chain_name:
+        answers.write(json.dumps("this worker has other code than the process that asks; install the same version"))
+        return
+    answers.write(json.dumps(READY) + "\n")
+    os.dup2(silence, 2)
+    while True:
+        runner = os.fork() if hasattr(os, "fork") else 0
+        if runner == 0:
+            _work(chain, store, setup.chain_name, answers)
+            os._exit(0)
+        if os.waitpid(runner, 0)[1] == 0:
+            return
+        answers.write(json.dumps(CRASHED) + "\n")
 
 
-def _run_batch(batch: list[Task]) -> list[Outcome]:
-    return [prepare_one(task, _worker["chain"], _worker["store"], _worker["name"]) for task in batch]
+def _work(chain: Compose, store: ImageStore, chain_name: str, answers: TextIO) -> None:
+    """Prepare the images whose tasks come in, one after the other, to the end of the input.
+
+    This process may take so much more memory than it has now, and is watched by the one that asks, so that decoding
+    needs no child of its own.
+    """
+    allow_memory(MEMORY_LIMIT)
+    watched_process()
+    limit_worker()
+    answers.write(json.dumps(os.getpid()) + "\n")
+    for line in sys.stdin:
+        outcome = prepare_one(Task(**json.loads(line)), chain, store, chain_name)
+        answers.write(json.dumps(asdict(outcome)) + "\n")
 
 
 def _digest(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a folder, or a pipe that would never end
+            raise Refusal(RefusalCode.MISSING_FILE, "no file of that name below the data root")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pydicom
 import torch
 from ignite.engine import Engine, Events
 from monai.transforms import Compose
-from pydicom.errors import InvalidDicomError
 from torch import Tensor, nn
 
 from pipeline.attacks import as_logit
 from pipeline.evaluation.picture import Canvas
 from pipeline.evaluation.saliency import saliency, smooth
-from pipeline.imaging import Preparation, explain, prepare_item, read_mammogram
+from pipeline.imaging import Preparation, Refusal, explain, prepare_item, read_mammogram
+from pipeline.imaging.parsing import open_dataset, refusing
 from pipeline.statistics import pool_patients
 
 STANDARD_VIEWS = (("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO"))
@@ -202,7 +201,7 @@ def _digest(path: Path) -> str:
 
 def _patient_id(path: Path) -> str:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-    except InvalidDicomError:
+        with refusing("DICOM file"):
+            return str(open_dataset(path, header_only=True, tags=["PatientID"]).get("PatientID", ""))
+    except Refusal:  # a PNG
         return ""
-    return str(header.get("PatientID", ""))

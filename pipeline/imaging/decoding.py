@@ -2,45 +2,84 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Collection
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.pixels import get_decoder
 
+from pipeline.imaging import decoders
 from pipeline.imaging.display import Table, VOIFunction
+from pipeline.imaging.facts import view_modifiers
+from pipeline.imaging.frames import frame_count, shown_frame
 from pipeline.imaging.mammogram import Presentation, Window
-from pipeline.imaging.refusal import Refusal, RefusalCode
+from pipeline.imaging.refusal import Refusal, RefusalCode, known
+from pipeline.imaging.special import KEPT, Special, check_special, special_kinds
 
-FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
+FOR_PROCESSING_CLASSES = frozenset(
+    {
+        uid.DigitalMammographyXRayImageStorageForProcessing,
+        uid.BreastProjectionXRayImageStorageForProcessing,
+        uid.DigitalXRayImageStorageForProcessing,
+    }
+)
 PROJECTION_MODALITIES = ("CR", "DX", "RG", "OT")
 """Modalities that may hold a mammogram if the body part says breast: digitised film and computed radiography."""
+MODALITIES = (*PROJECTION_MODALITIES, "CT", "MR", "US", "NM", "PT", "XA", "RF", "SC", "SR", "PR", "KO", "SEG", "DOC")
+PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+"""Defined terms that a reason may quote (PS3.3 C.7.3.1.1.1 and C.7.6.3.1.2, the usual ones)."""
+EXPLANATIONS = ("NORMAL", "HARDER", "SOFTER")
+"""Window Center & Width Explanations that the provenance may quote; other text may hold anything."""
 
 
-def check_object(dataset: Dataset) -> None:
-    """Refuse what is no mammogram for presentation with one grey frame.
+class RawPolicy(StrEnum):
+    """What happens to For Processing images, which hold raw detector values."""
+
+    REFUSE = "refuse"
+    LOG = "log"  # shown by the logarithm of the values, see VOIFunction.LOG
+
+
+def is_raw(dataset: Dataset) -> bool:
+    """Whether a data set is a For Processing image (SOP class, or Presentation Intent Type (0008,0068))."""
+    intent = str(dataset.get("PresentationIntentType", "")).strip().upper()
+    return str(dataset.get("SOPClassUID", "")) in FOR_PROCESSING_CLASSES or intent == "FOR PROCESSING"
+
+
+def check_object(
+    dataset: Dataset, *, keep: Collection[str] = KEPT, for_processing: RawPolicy | str = RawPolicy.REFUSE
+) -> None:
+    """Refuse what is no mammogram for presentation with one grey frame, unless the caller wants it.
+
+    Args:
+        dataset: header.
+        keep: kinds of unusual images that are kept, see :class:`~pipeline.imaging.special.Special`.
+        for_processing: ``refuse`` or ``log``.
 
     Raises:
-        Refusal: ``not_mammogram``, ``not_for_presentation``, ``no_pixels`` or ``unsupported_pixels``.
+        Refusal: ``not_mammogram``, ``special_image``, ``not_for_presentation``, ``no_pixels`` or
+            ``unsupported_pixels``.
     """
-    sop_class, modality = str(dataset.get("SOPClassUID", "")), str(dataset.get("Modality", "")).strip()
+    modality = str(dataset.get("Modality", "")).strip()
     body = str(dataset.get("BodyPartExamined", "") or dataset.get("OrganExposed", "")).strip().upper()
-    if sop_class == TOMOSYNTHESIS or int(dataset.get("NumberOfFrames") or 1) > 1:
-        frames = dataset.get("NumberOfFrames")
-        raise Refusal(RefusalCode.UNSUPPORTED_PIXELS, f"NumberOfFrames {frames}: tomosynthesis and stacks are not read")
+    kinds = special_kinds(dataset, view_modifiers(dataset))
+    check_special([kind for kind in kinds if kind is Special.TOMOSYNTHESIS], keep)
+    if frame_count(dataset) > 1 and Special.TOMOSYNTHESIS not in kinds:
+        raise Refusal(RefusalCode.UNSUPPORTED_PIXELS, "several frames, and no tomosynthesis: stacks are not read")
     if modality != "MG" and not (modality in PROJECTION_MODALITIES and body == "BREAST"):
         raise Refusal(
             RefusalCode.NOT_MAMMOGRAM,
-            f"Modality (0008,0060) is {modality or 'empty'!r}: MG, or a projection image of BodyPartExamined BREAST",
+            f"Modality (0008,0060) is {known(modality, MODALITIES)}: MG, or a projection image with "
+            "BodyPartExamined BREAST",
         )
-    if str(dataset.get("QualityControlImage", "")).strip().upper() == "YES":
-        raise Refusal(RefusalCode.NOT_MAMMOGRAM, "Quality Control Image (0028,0300) is YES: no patient's breast")
-    intent = str(dataset.get("PresentationIntentType", "")).strip().upper()
-    if sop_class == FOR_PROCESSING or intent == "FOR PROCESSING":
+    check_special(kinds, keep)
+    if is_raw(dataset) and for_processing == RawPolicy.REFUSE:
         raise Refusal(
-            RefusalCode.NOT_FOR_PRESENTATION, "a For Processing image holds raw detector values; use For Presentation"
+            RefusalCode.NOT_FOR_PRESENTATION,
+            "a For Processing image holds raw detector values; use the For Presentation image of the view, or read "
+            "with for_processing='log'",
         )
     if "PixelData" not in dataset:
         raise Refusal(RefusalCode.NO_PIXELS, "Pixel Data (7FE0,0010) is missing")
@@ -49,35 +88,69 @@ def check_object(dataset: Dataset) -> None:
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refusal(
             RefusalCode.UNSUPPORTED_PIXELS,
-            f"{samples} samples per pixel, PhotometricInterpretation {photometric!r}: "
+            f"{samples} samples per pixel, PhotometricInterpretation {known(photometric, PHOTOMETRICS)}: "
             "one sample of MONOCHROME1 or MONOCHROME2",
         )
 
 
 def decode(dataset: Dataset) -> np.ndarray:
-    """Decode the stored values (H, W), with bits above High Bit (old overlays) cleared.
+    """Decode the stored values (H, W) of an image, or of the middle frame of a stack.
+
+    Bits above High Bit (old overlays) are cleared, or become the sign of signed values. Where several decoders can, the
+    fastest is tried first, see :data:`~pipeline.imaging.decoders.ORDER`.
 
     Raises:
         Refusal: ``unsupported_syntax`` without a decoder, ``unreadable`` for damaged pixel data.
     """
-    syntax = UID(str(getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID", "")))
-    try:
-        pixels = np.asarray(dataset.pixel_array)
-    except NotImplementedError as error:
-        raise Refusal(RefusalCode.UNSUPPORTED_SYNTAX, f"no decoder for transfer syntax {syntax.name}") from error
-    except (RuntimeError, ValueError, AttributeError, KeyError, EOFError, OSError, IndexError, struct.error) as error:
-        if "missing dependencies" in str(error) or "Unable to decode" in str(error) and "plugin" in str(error):
-            raise Refusal(
-                RefusalCode.UNSUPPORTED_SYNTAX,
-                f"transfer syntax {syntax.name} could not be decoded; install python-gdcm and pylibjpeg-openjpeg",
-            ) from error
-        raise Refusal(RefusalCode.UNREADABLE, f"pixel data cannot be decoded ({syntax.name}): {error}") from error
+    syntax = uid.UID(str(getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID", "")))
+    pixels = _native(dataset, syntax) if syntax in decoders.NATIVE else _decompressed(dataset, syntax)
     if pixels.ndim != 2 or min(pixels.shape) < 2:
         raise Refusal(RefusalCode.UNSUPPORTED_PIXELS, f"pixel array of shape {pixels.shape}: one frame (rows, columns)")
-    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-    if pixels.dtype.kind == "u" and bits < allocated and not syntax.is_compressed:
-        pixels = (pixels >> max(int(dataset.HighBit) + 1 - bits, 0)) & (2**bits - 1)
-    return pixels
+    return _stored_bits(pixels, dataset, packed=syntax in decoders.NATIVE or syntax == uid.RLELossless)
+
+
+def _native(dataset: Dataset, syntax: uid.UID) -> np.ndarray:
+    try:
+        pixels, _ = get_decoder(syntax).as_array(dataset, index=shown_frame(dataset), **decoders.AS_STORED)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refusal(RefusalCode.UNREADABLE, f"pixel data cannot be read ({syntax.name})") from error
+    return np.asarray(pixels)
+
+
+def _decompressed(dataset: Dataset, syntax: uid.UID) -> np.ndarray:
+    installed = decoders.decoders_for(syntax)
+    if not installed:
+        packages = decoders.missing_packages(syntax)
+        advice = f"install {packages}" if packages else "convert the file, for example with gdcmconv --raw"
+        raise Refusal(RefusalCode.UNSUPPORTED_SYNTAX, f"no decoder for transfer syntax {syntax.name}; {advice}")
+    failures: list[Exception] = []
+    for decoder in installed:
+        try:
+            return decoders.decode_frame(dataset, decoder, shown_frame(dataset))
+        except MemoryError:
+            raise
+        except Exception as failure:  # each decoder has errors of its own; the next may be more tolerant
+            failures.append(failure)
+    tried = f"{syntax.name}; tried {', '.join(installed)}"
+    if all("support" in str(failure).lower() for failure in failures):  # "unsupported", "does not support"
+        raise Refusal(
+            RefusalCode.UNSUPPORTED_SYNTAX,
+            f"no decoder supports this kind of {tried}; convert the file, for example with gdcmconv --raw",
+        )
+    raise Refusal(RefusalCode.UNREADABLE, f"pixel data cannot be decoded ({tried})") from failures[0]
+
+
+def _stored_bits(pixels: np.ndarray, dataset: Dataset, *, packed: bool) -> np.ndarray:
+    """Bits Stored below High Bit as a number; codecs other than RLE give such numbers, but may lack the sign."""
+    bits, signed, width = int(dataset.BitsStored), pixels.dtype.kind == "i", 8 * pixels.dtype.itemsize
+    high = max(int(dataset.HighBit), bits - 1) if packed else bits - 1
+    if high >= width or bits >= width or not (packed or signed):
+        return pixels
+    if not signed and high == bits - 1:
+        return pixels & (2**bits - 1)
+    return (pixels << (width - 1 - high)) >> (width - bits)
 
 
 def _numbers(value: Any) -> list[float]:
@@ -90,6 +163,12 @@ def _texts(value: Any) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(part) for part in value]
+
+
+def _term(text: str) -> str:
+    """A window's explanation if it is a known term; other text may hold anything."""
+    term = text.strip().upper()
+    return "full width" if "FULL WIDTH" in term else term if term in EXPLANATIONS else ""
 
 
 def read_table(item: Dataset, *, signed_input: bool, little_endian: bool = True) -> Table:
@@ -130,10 +209,11 @@ def read_presentation(dataset: Dataset) -> Presentation:
     function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip().upper()
     if function not in (VOIFunction.LINEAR, VOIFunction.LINEAR_EXACT, VOIFunction.SIGMOID):
         raise Refusal(
-            RefusalCode.BAD_DISPLAY, f"VOI LUT Function (0028,1056) {function!r}: LINEAR, LINEAR_EXACT or SIGMOID"
+            RefusalCode.BAD_DISPLAY, "VOI LUT Function (0028,1056) is unknown: LINEAR, LINEAR_EXACT or SIGMOID"
         )
     centres, widths = _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))
-    notes = _texts(dataset.get("WindowCenterWidthExplanation"))
+    texts = _texts(dataset.get("WindowCenterWidthExplanation"))
+    notes = [_term(text) for text in texts]
     if len(centres) != len(widths):
         raise Refusal(RefusalCode.BAD_DISPLAY, f"{len(centres)} Window Centers but {len(widths)} Window Widths")
     notes += [""] * len(centres)
@@ -146,6 +226,7 @@ def read_presentation(dataset: Dataset) -> Presentation:
     voi_items = dataset.get("VOILUTSequence") or []
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
     shape = str(dataset.get("PresentationLUTShape", "") or "").strip().upper()
+    raw = is_raw(dataset)
     return Presentation(
         stored_range=(float(low), float(low + 2**bits - 1)),
         bits_stored=bits,
@@ -156,8 +237,21 @@ def read_presentation(dataset: Dataset) -> Presentation:
         intercept=intercept,
         modality_table=table,
         padding=_padding(dataset, signed),
-        invert=photometric == "MONOCHROME1" or shape == "INVERSE",
+        invert=_inverted(dataset) if raw else photometric == "MONOCHROME1" or shape == "INVERSE",
+        raw=raw,
+        logarithmic=raw and str(dataset.get("PixelIntensityRelationship", "")).strip().upper() == "LOG",
     )
+
+
+def _inverted(dataset: Dataset) -> bool:
+    """Whether high values of a raw image stand for much radiation, and so for little tissue.
+
+    Pixel Intensity Relationship Sign (0028,1041) says it (PS3.3 C.8.11.3.1.2); where it is missing, MONOCHROME1.
+    """
+    sign = dataset.get("PixelIntensityRelationshipSign")
+    if sign in (1, -1):
+        return bool(sign == 1)
+    return str(dataset.PhotometricInterpretation).strip().upper() == "MONOCHROME1"
 
 
 def _padding(dataset: Dataset, signed: bool) -> tuple[float, float] | None:

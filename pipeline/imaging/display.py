@@ -21,6 +21,7 @@ class VOIFunction(StrEnum):
     LINEAR_EXACT = "LINEAR_EXACT"
     SIGMOID = "SIGMOID"
     TABLE = "TABLE"
+    LOG = "LOG"  # no VOI: the logarithm of raw detector values
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,17 @@ class Display(Pointwise):
     * SIGMOID (C.11.2.1.3.1): y = 1 / (1 + exp(-4 (x - c) / w)).
     * TABLE (C.11.2.1.1): piecewise-linear reading of the VOI LUT, divided by 2**bits - 1.
     * RANGE: y = (x - low) / (high - low), clipped; low and high are the ends of the stored bits' range.
+    * LOG, for raw detector values: y = ln(1 + x - low) / ln(1 + high - low), clipped; attenuation is the logarithm of
+      the radiation that came through (Beer and Lambert), so that equal tissue makes equal steps of grey.
 
     Padded pixels (C.7.5.1.1.2) carry no gradient. Values outside a clipped window carry none either.
 
     Args:
         function: see above.
-        centre: window centre c; unused by TABLE and RANGE.
-        width: window width w; unused by TABLE and RANGE.
-        low: lowest modality value, RANGE only.
-        high: highest modality value, RANGE only.
+        centre: window centre c; unused by TABLE, RANGE and LOG.
+        width: window width w; unused by TABLE, RANGE and LOG.
+        low: lowest modality value, RANGE and LOG only.
+        high: highest modality value, RANGE and LOG only.
         voi_table: VOI LUT, TABLE only.
         slope: rescale slope.
         intercept: rescale intercept.
@@ -109,7 +112,7 @@ class Display(Pointwise):
             raise ValueError(
                 f"Window Width {self.width} is not allowed with {name}: LINEAR needs at least 1, the others more than 0"
             )
-        if name is VOIFunction.RANGE and not self.high > self.low:
+        if name in (VOIFunction.RANGE, VOIFunction.LOG) and not self.high > self.low:
             raise ValueError(f"display range ({self.low}, {self.high}) is empty: high must be above low")
         if name is VOIFunction.TABLE and self.voi_table is None:
             raise ValueError("display function TABLE needs voi_table")
@@ -136,10 +139,18 @@ class Display(Pointwise):
             shown = (values > self.centre - 0.5).to(values.dtype) + 0 * values
         elif self.function is VOIFunction.LINEAR:
             shown = ((values - (self.centre - 0.5)) / (self.width - 1) + 0.5).clamp(0, 1)
+        elif self.function is VOIFunction.LOG:
+            shown = (torch.log1p((values - self.low).clamp(min=0)) / np.log1p(self.high - self.low)).clamp(0, 1)
         else:
             shown = ((values - self.low) / (self.high - self.low)).clamp(0, 1)
         if self.invert:
             shown = 1 - shown
         if self.padding is not None:
-            shown = shown.masked_fill((picture >= self.padding[0]) & (picture <= self.padding[1]), 0.0)
+            shown = shown.masked_fill(self.padded(picture), 0.0)
         return shown
+
+    def padded(self, stored: Tensor) -> Tensor:
+        """Where stored values stand for padding, bool of the same shape; such pixels belong into no statistic."""
+        if self.padding is None:
+            return torch.zeros_like(stored, dtype=torch.bool)
+        return (stored >= self.padding[0]) & (stored <= self.padding[1])

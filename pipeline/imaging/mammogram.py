@@ -69,7 +69,9 @@ class Presentation:
         intercept: rescale intercept.
         modality_table: Modality LUT, in place of slope and intercept.
         padding: padded stored values, lowest and highest, both included.
-        invert: MONOCHROME1 or Presentation LUT Shape INVERSE.
+        invert: MONOCHROME1 or Presentation LUT Shape INVERSE; of a raw image, high values stand for much radiation.
+        raw: For Processing: detector values, which no window or table of the file is meant for.
+        logarithmic: the raw values are logarithms already.
     """
 
     stored_range: tuple[float, float]
@@ -82,6 +84,8 @@ class Presentation:
     modality_table: Table | None = None
     padding: tuple[float, float] | None = None
     invert: bool = False
+    raw: bool = False
+    logarithmic: bool = False
 
     def already_presented(self) -> bool:
         """Whether the first window only says "these are all the bits" and would bend presented data (CMMD).
@@ -104,26 +108,50 @@ class Presentation:
         Raises:
             Refusal: ``bad_display`` if the file lacks what the policy insists on, or its window is not allowed.
         """
+        form, _ = self._form(policy)
         try:
-            policy = VOIPolicy(policy)
-        except ValueError as error:
-            raise ValueError(f"VOI policy {policy!r} is unknown: use one of {', '.join(VOIPolicy)}") from error
-        if policy is VOIPolicy.LUT and not self.tables:
-            raise Refusal(RefusalCode.BAD_DISPLAY, "no VOI LUT Sequence (0028,3010) in the file; use policy 'auto'")
-        if policy is VOIPolicy.WINDOW and not self.windows:
-            raise Refusal(RefusalCode.BAD_DISPLAY, "no Window Center (0028,1050) in the file; use policy 'auto'")
-        use_table = policy is VOIPolicy.LUT or (policy is VOIPolicy.AUTO and bool(self.tables))
-        use_window = not use_table and policy is not VOIPolicy.NONE and bool(self.windows)
-        try:
-            if use_table:
-                return self._display(VOIFunction.TABLE, voi_table=self.tables[0])
-            if use_window and not self.already_presented():
-                window = self.windows[0]
-                return self._display(self.function, centre=window.centre, width=window.width)
-            low, high = self._modality_range()
-            return self._display(VOIFunction.RANGE, low=low, high=high)
+            if form is VOIFunction.TABLE:
+                return self._display(form, voi_table=self.tables[0])
+            if form in (VOIFunction.RANGE, VOIFunction.LOG):
+                low, high = self._modality_range()
+                return self._display(form, low=low, high=high)
+            return self._display(form, centre=self.windows[0].centre, width=self.windows[0].width)
         except ValueError as error:
             raise Refusal(RefusalCode.BAD_DISPLAY, f"{error}; use policy 'none' to show the full range") from error
+
+    def voi_source(self, policy: VOIPolicy | str = VOIPolicy.AUTO) -> str:
+        """Which VOI transformation :meth:`display` takes, in words for the provenance."""
+        return self._form(policy)[1]
+
+    def _form(self, policy: VOIPolicy | str) -> tuple[VOIFunction, str]:
+        if policy not in set(VOIPolicy):
+            raise ValueError(f"VOI policy {policy!r} is unknown: use one of {', '.join(VOIPolicy)}")
+        if self.raw and policy in (VOIPolicy.LUT, VOIPolicy.WINDOW):
+            raise Refusal(
+                RefusalCode.BAD_DISPLAY, "no window or table is meant for a For Processing image; use policy 'auto'"
+            )
+        if policy == VOIPolicy.LUT and not self.tables:
+            raise Refusal(RefusalCode.BAD_DISPLAY, "no VOI LUT Sequence (0028,3010) in the file; use policy 'auto'")
+        if policy == VOIPolicy.WINDOW and not self.windows:
+            raise Refusal(RefusalCode.BAD_DISPLAY, "no Window Center (0028,1050) in the file; use policy 'auto'")
+        full = f"full range of {self.bits_stored} bits"
+        if self.raw:
+            return (VOIFunction.RANGE, full) if self.logarithmic else (VOIFunction.LOG, f"logarithm, {full}")
+        if policy == VOIPolicy.LUT or policy == VOIPolicy.AUTO and self.tables:
+            return VOIFunction.TABLE, f"VOI LUT 1 of {len(self.tables)}"
+        if policy == VOIPolicy.NONE or not self.windows:
+            return VOIFunction.RANGE, full
+        if self.already_presented():
+            return VOIFunction.RANGE, f"{full}, as the window says"
+        window = self.windows[0]
+        name = f" {window.explanation}" if window.explanation else ""
+        return self.function, f"window 1 of {len(self.windows)}{name}: {window.centre:g}, {window.width:g}"
+
+    def padded(self, stored: np.ndarray) -> np.ndarray:
+        """Where stored values stand for padding, bool of the same shape (PS3.3 C.7.5.1.1.2)."""
+        if self.padding is None:
+            return np.zeros(stored.shape, dtype=bool)
+        return (stored >= self.padding[0]) & (stored <= self.padding[1])
 
     def _display(self, function: VOIFunction, **voi: Any) -> Display:
         return Display(
@@ -171,6 +199,11 @@ class Mammogram:
     def pixels(self) -> np.ndarray:
         """Display values, float32 (H, W) in [0, 1], bright = dense: the VOI's output at full resolution, unscaled."""
         return self.presentation.display().apply(stored_tensor(self.stored)).numpy()
+
+    @cached_property
+    def padded(self) -> np.ndarray:
+        """Pixels that stand for padding, bool (H, W); they are black in ``pixels`` and belong into no statistic."""
+        return self.presentation.padded(self.stored)
 
 
 def stored_tensor(stored: np.ndarray) -> torch.Tensor:

@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from pipeline.imaging import scan
 from pipeline.imaging.display import Display, Table
 from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch
 
 STEPS: dict[str, type] = {kind.__name__: kind for kind in (Display, Stretch, Background, Crop, Flip, Resize, Pad)}
 """Steps that a preparation may hold, by name."""
+
+
+_RANKS = {Display: 0, Stretch: 0, Background: 0, Crop: 1, Flip: 2, Resize: 3, Pad: 4}
+"""Order of the steps in a single pass; those of rank 0 leave every pixel where it is."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,26 @@ class Preparation:
         """Return the preparation with one more step at its end."""
         return replace(self, steps=(*self.steps, step))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) after the steps."""
+        rows, columns = self.source_shape
+        for step in self.steps:
+            if isinstance(step, Crop):
+                rows, columns = step.height, step.width
+            elif isinstance(step, Resize):
+                rows, columns = step.target
+            elif isinstance(step, Pad):
+                rows, columns = rows + step.bottom, columns + step.right
+        return rows, columns
+
     def apply(self, stored: Tensor) -> Tensor:
-        """Turn stored values into prepared pixels; gradients flow back to the stored values.
+        """Turn stored values into prepared pixels; gradients flow back to floating stored values.
 
         Args:
-            stored: stored values (H, W); integers and float32 give float32, float64 stays float64.
+            stored: stored values (H, W). Floating ones go through the steps one by one and keep their type; integers
+                give float32, in one pass where they have 8 or 16 bits, which is the same within half a grey level of
+                65,535.
 
         Returns:
             Prepared pixels (1, h, w) in [0, 1].
@@ -51,10 +72,67 @@ class Preparation:
             raise ValueError(
                 f"stored picture has shape {tuple(stored.shape)}, the preparation was recorded on {self.source_shape}"
             )
+        if not stored.is_floating_point():
+            scanned = self._scanned(stored.cpu().numpy())
+            if scanned is not None:
+                return scanned.to(stored.device)
         picture = (stored if stored.is_floating_point() else stored.to(torch.float32))[None]
         for step in self.steps:
             picture = step.apply(picture)
         return picture
+
+    def shown(self, values: Tensor) -> Tensor:
+        """Display values in [0, 1] of stored values (any shape, floating) inside the breast."""
+        for step in self.steps:
+            if isinstance(step, Display | Stretch):
+                values = step.apply(values)
+        return values
+
+    def area_means(self, stored: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Means of the shown picture over the cells of a grid, before any geometry: float32 ``grid``.
+
+        Args:
+            stored: stored values (H, W).
+            grid: (rows, columns) of the result.
+        """
+        pixels = stored.cpu().numpy()
+        if scan.tabled(pixels):
+            return torch.from_numpy(scan.area_means(pixels, self.shown(scan.every_value(pixels)).numpy(), grid))
+        shown = self.shown(stored.to(torch.float32))
+        return functional.interpolate(shown[None, None], size=grid, mode="area")[0, 0]
+
+    def _scanned(self, pixels: np.ndarray) -> Tensor | None:
+        """Prepared pixels in one pass, None where the steps come in another order than the pass has."""
+        ranks = [_RANKS[type(step)] for step in self.steps]
+        resize = next((step for step in self.steps if isinstance(step, Resize)), None)
+        once = all(ranks.count(rank) < 2 for rank in ranks if rank)
+        if resize is None or not once or ranks != sorted(ranks) or not scan.tabled(pixels):
+            return None
+        box, mirrored, pad, outside = (0, 0, *self.source_shape), False, (0, 0, 0, 0), torch.zeros(1)
+        masks = []
+        for step in self.steps:
+            if isinstance(step, Background):
+                if float(outside) != 0:
+                    return None  # what lies outside the first mask only would be shown otherwise
+                masks.append(step)
+            elif isinstance(step, Stretch) and masks:
+                outside = step.apply(outside)
+            elif isinstance(step, Crop):
+                box = (step.row, step.column, step.height, step.width)
+            elif isinstance(step, Flip):
+                mirrored = step.applied
+            elif isinstance(step, Pad):
+                pad = (0, step.right, 0, step.bottom)
+        small = scan.resized(
+            pixels,
+            self.shown(scan.every_value(pixels)).numpy(),
+            box=box,
+            mirrored=mirrored,
+            target=resize.target,
+            mask=_joint(masks),
+            outside=float(outside),
+        )
+        return functional.pad(torch.from_numpy(small).clamp(0, 1), pad)[None]
 
     def to_prepared(self, points: Any) -> Tensor:
         """Map stored pixels to prepared ones: points (N, 2) as (row, column), float64; pixel centres are integers."""
@@ -96,6 +174,13 @@ class Preparation:
             steps.append(STEPS[entry["step"]](**settings))
         rows, columns = record["source_shape"]
         return cls(source_shape=(int(rows), int(columns)), steps=tuple(steps))
+
+
+def _joint(masks: list[Background]) -> np.ndarray | None:
+    """What lies inside all masks: on the grid of the only one, or at full size; None without a mask."""
+    if len(masks) < 2:
+        return masks[0].grid_mask() if masks else None
+    return np.logical_and.reduce([mask.mask().numpy() for mask in masks])
 
 
 def _points(points: Any) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -9,26 +11,39 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.imaging.film import blanked_labels, film_frame, without_border_strips
 from pipeline.imaging.refusal import Refusal, RefusalCode
 from pipeline.imaging.steps import enlarge_mask
 
 GRID = 256
 """Longest side of the grid on which the breast is sought."""
 
-FRAME = 0.06
-"""Widest film edge at a border, share of the side."""
-
-FRAME_LENGTH = 0.1
-"""Shortest film edge, share of the side it lies along; calcifications and clips are shorter."""
-
-STRAY = 0.12
-"""Widest stray light along the left and right border, share of the width."""
-
 SMALLEST_BREAST = 0.015
 """Smallest share of the picture that counts as a breast."""
 
-SPLIT_AGAIN = 0.15
-"""Light share of the picture below which the dark part is split once more."""
+SPLITS = 3
+"""Most times that the dark part of the picture is split."""
+
+APART = 0.03
+"""Level of a dark part over that of its light part, below which both are different things: air and a faint breast."""
+
+AIR = 0.2
+"""Smallest share of the picture that a dark part covers to be air; blanked labels and padding cover less."""
+
+AWAY = 0.06
+"""Distance from the breast, share of the longer side, beyond which all is taken for air."""
+
+SMALLEST_AIR = 0.05
+"""Smallest share of the picture from which the unevenness of the air is told."""
+
+MOST_CONTRAST = 0.2
+"""Share of the breast's contrast that its fat reaches, however uneven the air is."""
+
+CONTRAST = 0.06
+"""Share of the breast's contrast that its rim reaches."""
+
+NECK = 0.13
+"""Widest neck by which a label hangs on the breast, share of the longer side; nipples stay."""
 
 THINNEST_BREAST = 0.04
 """Smallest radius of a circle inside the breast, share of the shorter side; lettering is thinner."""
@@ -46,105 +61,120 @@ def segment_breast(pixels: np.ndarray | Tensor) -> np.ndarray:
     Raises:
         Refusal: ``no_breast`` if nothing plausible is found.
     """
-    picture = torch.as_tensor(pixels)
+    picture = as_picture(pixels)
     return enlarge_mask(breast_grid(picture), (picture.shape[0], picture.shape[1])).numpy()
+
+
+def as_picture(pixels: np.ndarray | Tensor) -> Tensor:
+    """A tensor of the same values; flipped views, which torch refuses, are copied."""
+    return pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def to_grid(picture: Tensor) -> np.ndarray:
+    """Average a picture (H, W) to the working grid, at most ``GRID`` per side: float32 (h, w)."""
+    height, width = picture.shape[-2:]
+    size = grid_shape((height, width))
+    return functional.interpolate(picture.reshape(1, 1, height, width).float(), size=size, mode="area")[0, 0].numpy()
+
+
+def grid_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the working grid of a picture of ``shape``."""
+    scale = min(1.0, GRID / max(shape))
+    return max(round(shape[0] * scale), 2), max(round(shape[1] * scale), 2)
 
 
 def breast_grid(pixels: Tensor) -> np.ndarray:
     """Find the breast on a grid of at most ``GRID`` per side: bool (h, w), see :func:`segment_breast`."""
-    height, width = pixels.shape[-2:]
-    scale = min(1.0, GRID / max(height, width))
-    grid = (max(round(height * scale), 2), max(round(width * scale), 2))
-    small = functional.interpolate(pixels.reshape(1, 1, height, width).float(), size=grid, mode="area")[0, 0].numpy()
+    small = to_grid(pixels)
     frame = film_frame(small)
     smooth = ndimage.gaussian_filter(np.where(frame, 0, small), 1.0)
-    candidate = (smooth > _threshold(smooth[~frame & ~_blanked(small)])) | frame
-    return _plausible(_largest(_without_border_strips(candidate) & ~frame))
+    usable = ~frame & ~blanked_labels(small)
+    level = _level(smooth[usable])
+    mask = _one_breast(smooth > level.threshold, frame)
+    uneven = _uneven_air(smooth, usable, mask, level)
+    return _plausible(mask if uneven is None else _one_breast(smooth > uneven, frame))
 
 
-def film_frame(small: np.ndarray) -> np.ndarray:
-    """Saturated film edges along the borders, bool (h, w).
-
-    A line from the border inwards counts where its last saturated pixel lies within ``FRAME`` and the brightness then
-    drops at once; a bright pectoral muscle runs on or fades. Such lines count side by side only, ``FRAME_LENGTH`` of
-    them, so that a calcification near the chest wall stays. Saturated pixels of the rim that touch them count too.
-    """
-    bright = small >= 0.95 * small.max()
-    frame = np.zeros(small.shape, dtype=bool)
-    rim = np.zeros(small.shape, dtype=bool)
-    for turns in range(4):
-        lines, values, marked, edge = (np.rot90(array, turns) for array in (bright, small, frame, rim))  # views
-        depth = max(int(round(FRAME * lines.shape[1])), 2)
-        edge[:, :depth] = True
-        last = depth - np.argmax(lines[:, depth::-1], axis=1)  # last saturated column of each line
-        beyond = np.take_along_axis(values, np.minimum(last + 3, lines.shape[1] - 1)[:, None], axis=1)[:, 0]
-        begins = lines[:, : max(depth // 2, 1)].any(axis=1)
-        ends = begins & (last < depth) & (beyond < 0.87 * small.max())
-        ends = _long_runs(ends, max(int(FRAME_LENGTH * ends.size), 3))
-        marked |= ends[:, None] & (np.arange(lines.shape[1])[None] <= last[:, None])
-    if not frame.any():
-        return frame
-    return ndimage.binary_dilation(ndimage.binary_propagation(frame, mask=frame | (bright & rim)))
+def _one_breast(candidate: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    return _largest(without_border_strips(candidate | frame) & ~frame)
 
 
-def _long_runs(flags: np.ndarray, length: int) -> np.ndarray:
-    """Keep runs of at least ``length`` flags, bool (N,); single gaps inside a run are bridged first."""
-    bridged = flags | (np.roll(flags, 1) & np.roll(flags, -1))
-    return flags & ndimage.binary_opening(bridged, np.ones(length, dtype=bool))
+@dataclass(frozen=True)
+class _Level:
+    """Level of the air, its noise, level of the breast."""
+
+    air: float
+    noise: float
+    breast: float
+
+    @property
+    def threshold(self) -> float:
+        """Smallest value of the breast: above the air's noise and between two shares of the breast's contrast."""
+        contrast = self.breast - self.air
+        return self.air + min(max(4 * self.noise, CONTRAST * contrast), MOST_CONTRAST * contrast)
 
 
-def _without_border_strips(candidate: np.ndarray) -> np.ndarray:
-    """Drop runs that start at a border and end soon: stray light along a film edge, broadest at the chest wall."""
-    kept = candidate.copy()
-    for view, share in ((kept, STRAY), (kept[:, ::-1], STRAY), (kept.T, FRAME), (kept.T[:, ::-1], FRAME)):
-        depth = max(int(round(share * view.shape[1])), 2)
-        zone = view[:, : depth + 1].copy()
-        gap = max(depth // 3, 1)  # the film's own dark rim may lie outside the light
-        zone[:, :gap] = np.logical_or.accumulate(zone[:, gap - 1 :: -1], axis=1)[:, ::-1]
-        reach = np.where(zone.all(axis=1), 0, np.argmin(zone, axis=1))
-        view[np.arange(view.shape[1])[None] < reach[:, None]] = False
-    return kept
+def _level(values: np.ndarray) -> _Level:
+    """Levels of air and breast in a picture's values.
 
-
-def _threshold(values: np.ndarray) -> float:
-    """Smallest value of the breast: above the background's noise and above a small share of the breast's contrast.
-
-    Otsu's method on square roots splits dark from light; the background's level is the median of the dark values and
-    its noise their median absolute deviation.
+    Otsu's method on square roots splits dark from light, and the dark part again as long as it hides a faint breast:
+    the light part may be the pectoral muscle or lettering alone. The background's level is the median of the last dark
+    part, its noise their median absolute deviation; the breast's level is the median of all that is lighter.
     """
     low, high = (float(value) for value in np.percentile(values, [0.5, 99.5]))
     if not high > low:
         raise Refusal(RefusalCode.NO_BREAST, "the picture is uniform")
-    dark, light = _split(np.clip(values, low, high), low, high)
-    if light.size < SPLIT_AGAIN * values.size:
-        # The light part may only be the pectoral muscle or lettering above a faint breast on black film.
+    dark = _darker(np.clip(values, low, high), low, high)
+    for _ in range(SPLITS - 1):
         top = float(dark.max())
-        darker, faint = _split(dark, low, top) if top > low else (dark, dark)
-        if np.median(darker) - low < 0.25 * (np.median(faint) - low):
-            dark, light = darker, faint
+        if not top > low:
+            break
+        darker = _darker(dark, low, top)
+        faint = dark[dark > darker.max()]
+        if darker.size < AIR * values.size or np.median(darker) - low >= APART * (np.median(faint) - low):
+            break
+        dark = darker
     background = float(np.median(dark))
     noise = 1.4826 * float(np.median(np.abs(dark - background)))
-    return background + max(4 * noise, 0.06 * (float(np.median(light)) - background))
+    light = values[values > dark.max()]
+    return _Level(background, noise, float(np.median(light)))
 
 
-def _split(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+def _uneven_air(smooth: np.ndarray, usable: np.ndarray, mask: np.ndarray, level: _Level) -> np.ndarray | None:
+    """Threshold (h, w) over air that is not equally dark everywhere; None where one value does as well.
+
+    A second-order surface is fitted to the air well outside the first mask. It is used where it halves the noise.
+    """
+    away = usable & (ndimage.maximum_filter(mask.view(np.uint8), 2 * round(AWAY * max(mask.shape)) + 1) == 0)
+    if away.mean() < SMALLEST_AIR:
+        return None
+    sides = (np.linspace(-1, 1, side, dtype=np.float32) for side in mask.shape)
+    y, x = np.meshgrid(*sides, indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+    thin = np.s_[::3, ::3]
+    known, values = terms[:, *thin][:, away[thin]].astype(np.float64), smooth[thin][away[thin]].astype(np.float64)
+    weights = np.ones_like(values)
+    for _ in range(4):  # reweighted: letters and stray light are outliers
+        factors = np.linalg.solve((known * weights) @ known.T + 1e-6 * np.eye(6), (known * weights) @ values)
+        off = np.abs(values - factors @ known)
+        noise = 1.4826 * float(np.median(off))
+        weights = 1 / np.maximum(1, off / max(2 * noise, 1e-6)) ** 2
+    if noise > 0.5 * level.noise:
+        return None
+    low, high = np.percentile(values, [1, 90])
+    surface = np.clip(np.tensordot(factors, terms, 1), low, high)
+    return surface + np.maximum(4 * noise, CONTRAST * (level.breast - surface))
+
+
+def _darker(values: np.ndarray, low: float, high: float) -> np.ndarray:
     roots = np.sqrt((values - low) / (high - low))
-    split = threshold_otsu(roots)
-    return values[roots <= split], values[roots > split]
-
-
-def _blanked(small: np.ndarray) -> np.ndarray:
-    """Labels blanked out in black: the darkest values, if few and set apart from the next ones."""
-    span = float(np.percentile(small, 99)) - float(small.min())
-    darkest = small <= small.min() + 0.01 * span
-    between = (small <= small.min() + 0.06 * span) & ~darkest
-    if darkest.mean() < 0.15 and between.sum() < 0.5 * darkest.sum():
-        return ndimage.binary_dilation(darkest, iterations=2)
-    return np.zeros_like(darkest)
+    return values[roots <= threshold_otsu(roots)]
 
 
 def _largest(candidate: np.ndarray) -> np.ndarray:
-    radius = max(int(round(0.012 * max(candidate.shape))), 1)
+    """The thickest structure of the largest component, holes filled; what hangs on by a neck is cut off."""
+    side = max(candidate.shape)
+    radius = max(int(round(0.012 * side)), 1)
     size = 2 * radius + 1  # square opening: separable, thin lettering and strips go
     opened = ndimage.maximum_filter(ndimage.minimum_filter(candidate.view(np.uint8), size), size)
     labels, count = ndimage.label(opened)
@@ -152,7 +182,41 @@ def _largest(candidate: np.ndarray) -> np.ndarray:
         raise Refusal(RefusalCode.NO_BREAST, "nothing stands out from the background")
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes(labels == sizes.argmax())
+    return _without_attachments(_filled(labels == sizes.argmax()))
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """Holes filled, also those that are open to the left or right border only, between two parts of the chest wall."""
+    closed = np.pad(mask, ((0, 0), (1, 1)))
+    for column, edge in ((0, mask[:, 0]), (-1, mask[:, -1])):
+        rows = np.flatnonzero(edge)
+        if rows.size:
+            closed[rows[0] : rows[-1] + 1, column] = True
+    return ndimage.binary_fill_holes(closed)[:, 1:-1]
+
+
+def _without_attachments(mask: np.ndarray) -> np.ndarray:
+    """Drop labels that touch the breast: parts that a neck narrower than ``NECK`` joins to the thickest part."""
+    half = mask[::2, ::2]  # enough for a thickness
+    depth = _depth(half)
+    radius = min(NECK * max(half.shape) / 2, 0.5 * float(depth.max()))
+    labels, count = ndimage.label(depth > radius)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    core = labels == sizes.argmax()
+    reach = ndimage.distance_transform_edt(~core) <= 2 * radius
+    kept = mask & np.kron(reach, np.ones((2, 2), dtype=bool))[: mask.shape[0], : mask.shape[1]]
+    parts, count = ndimage.label(kept)
+    return kept if count == 1 else parts == np.bincount(parts.ravel())[1:].argmax() + 1
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from the outside; beyond the left and right border the mask goes on."""
+    pad = mask.shape[1] // 4
+    wide = np.pad(np.pad(mask, ((0, 0), (pad, pad)), mode="edge"), ((1, 1), (0, 0)))
+    return ndimage.distance_transform_edt(wide)[1:-1, pad:-pad]
 
 
 def _plausible(mask: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.imaging import scan
+
 
 class Step(Protocol):
     """One recorded step.
@@ -97,10 +99,7 @@ class Background(Pointwise):
 
 def enlarge_mask(mask: np.ndarray, shape: tuple[int, int]) -> Tensor:
     """Enlarge a low-resolution mask, bool (h, w), to bool ``shape`` with a smooth outline."""
-    if mask.shape == tuple(shape):
-        return torch.from_numpy(mask)
-    grid = torch.from_numpy(mask).to(torch.float32)[None, None]
-    return functional.interpolate(grid, size=tuple(shape), mode="bilinear", align_corners=False)[0, 0] > 0.5
+    return torch.from_numpy(mask if mask.shape == tuple(shape) else scan.enlarged(mask, shape))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""MONAI dictionary transforms that prepare a mammogram: each decides one step, records it and applies it."""
+"""MONAI dictionary transforms that prepare a mammogram: each decides one step and records it, the last applies all.
+
+Until then the image key holds the stored pixels: what a decision needs to see is made of them in one pass, see
+``pipeline.imaging.scan``, so that no step copies the picture at full size.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,23 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from pipeline.imaging.mammogram import VOIPolicy, stored_tensor
+from pipeline.imaging.decoding import RawPolicy
+from pipeline.imaging.facts import Conflicts
+from pipeline.imaging.mammogram import VOIPolicy
+from pipeline.imaging.pectoral import SURE, pectoral_grid
+from pipeline.imaging.pectoral import VIEWS as PECTORAL_VIEWS
 from pipeline.imaging.preparation import Preparation
 from pipeline.imaging.reading import read_mammogram
 from pipeline.imaging.refusal import Refusal, RefusalCode
-from pipeline.imaging.segmentation import breast_grid
-from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch, enlarge_mask
+from pipeline.imaging.scan import mask_profiles, native_tensor
+from pipeline.imaging.segmentation import breast_grid, grid_shape
+from pipeline.imaging.special import KEPT, checked_keep
+from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch
 from pipeline.imaging.store import load_prepared
 
 Item = dict[Hashable, Any]
 
-IN_FLIGHT = ("mammogram", "breast_mask")
+IN_FLIGHT = ("mammogram", "breast", "tissue")
 """Keys that live only inside the chain; :class:`ResizeImaged`, its last transform, drops them."""
 
 
@@ -42,37 +52,66 @@ class _RecordedTransform(MapTransform):
     def _prepare(self, item: Item, key: Hashable) -> None:
         raise NotImplementedError
 
-    def _record(self, item: Item, key: Hashable, step: Step) -> None:
+    def _record(self, item: Item, step: Step) -> None:
         item["preparation"] = item["preparation"].then(step)
-        item[key] = step.apply(item[key])
-        if "breast_mask" in item and isinstance(step, Crop | Flip):
-            item["breast_mask"] = step.apply(item["breast_mask"])
 
-    def _mask(self, item: Item) -> Tensor:
-        if "breast_mask" not in item:
+    def _found(self, item: Item, name: str) -> Background:
+        if name not in item:
             raise ValueError(f"{type(self).__name__} needs the breast mask: put SegmentBreastd before it")
-        return item["breast_mask"]
+        return item[name]
+
+    def _profiles(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of the breast in each row and in each column of the picture as cropped and mirrored so far."""
+        breast = self._found(item, "breast")
+        rows, columns = mask_profiles(breast.grid_mask(), breast.shape)
+        for step in item["preparation"].steps:
+            if isinstance(step, Crop):
+                rows = rows[step.row : step.row + step.height]
+                columns = columns[step.column : step.column + step.width]
+            elif isinstance(step, Flip) and step.applied:
+                columns = columns[::-1]
+        return rows, columns
 
 
 class ReadMammogramd(_RecordedTransform):
-    """Read a mammogram: the path at ``keys`` becomes stored values, float32 (1, H, W).
+    """Read a mammogram: the path at ``keys`` becomes stored values, integers (H, W).
 
     Uses ``laterality``, ``view`` and ``patient_id`` of the item where present (the manifest's) and sets ``laterality``,
     ``view``, ``spacing_mm``, ``provenance`` and ``preparation``, still without steps.
 
     Args:
         keys: the image key.
+        keep: kinds of unusual images to read, of ``spot_compression, magnification, partial_view, implant_displaced,
+            implant, localizer, contrast, synthetic, tomosynthesis, specimen, quality_control``; the others are refused.
+        for_processing: ``refuse`` raw detector values, or show them by their logarithm, ``log``.
+        conflicts: ``refuse`` an image whose sources contradict each other about side or view, or ``flag`` it.
         allow_missing_keys: skip items without the key.
 
     Raises:
         Refusal: see :func:`~pipeline.imaging.reading.read_mammogram`; a ``Compose`` wraps it, see ``refusal_of``.
     """
 
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        keep: Sequence[str] = KEPT,
+        for_processing: RawPolicy | str = RawPolicy.REFUSE,
+        conflicts: Conflicts | str = Conflicts.REFUSE,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=allow_missing_keys)
+        self.keep = list(checked_keep(keep))
+        self.for_processing = str(RawPolicy(for_processing))
+        self.conflicts = str(Conflicts(conflicts))
+
     def _prepare(self, item: Item, key: Hashable) -> None:
         facts = {name: item.get(name) for name in ("laterality", "view", "patient_id")}
         given = {name: str(value) for name, value in facts.items() if isinstance(value, str) and value}
-        mammogram = read_mammogram(item[key], **given)
-        item[key] = stored_tensor(mammogram.stored)[None]
+        mammogram = read_mammogram(
+            item[key], **given, keep=self.keep, for_processing=self.for_processing, conflicts=self.conflicts
+        )
+        item[key] = native_tensor(mammogram.stored)
         item["mammogram"] = mammogram
         item["laterality"] = str(mammogram.laterality)
         item["view"] = str(mammogram.view)
@@ -83,7 +122,7 @@ class ReadMammogramd(_RecordedTransform):
 
 
 class ApplyWindowd(_RecordedTransform):
-    """Show the stored values: padding, modality, VOI and inversion, to [0, 1] with bright = dense.
+    """Decide how the stored values are shown: padding, modality, VOI and inversion, to [0, 1] with bright = dense.
 
     Args:
         keys: the image key.
@@ -105,17 +144,23 @@ class ApplyWindowd(_RecordedTransform):
             raise ValueError(f"policy {self.policy!r} is unknown: use one of {', '.join(VOIPolicy)}")
 
     def _prepare(self, item: Item, key: Hashable) -> None:
-        display = item["mammogram"].presentation.display(self.policy)
+        presentation = item["mammogram"].presentation
+        display = presentation.display(self.policy)
+        item["provenance"]["voi"] = presentation.voi_source(self.policy)
         item["provenance"]["display"] += f"; {display.function} ({self.policy}{', inverted' if display.invert else ''})"
-        self._record(item, key, display)
+        self._record(item, display)
 
 
 class SegmentBreastd(_RecordedTransform):
-    """Find the breast; ``breast_mask``, bool (1, H, W), is added to the item.
+    """Find the breast; its mask ``breast`` is added to the item, and ``tissue``, the same without a removed muscle.
+
+    The breast mask holds the pectoral muscle whether it is removed or not: orientation and crop stay the same.
 
     Args:
         keys: the image key.
         remove_background: set everything outside the breast to 0, so that letters, labels and film edges are gone.
+        remove_pectoral: set the pectoral muscle to 0 in the views that show it, where it is found with confidence;
+            ``provenance["pectoral_muscle"]`` says what was done and how sure it is.
         allow_missing_keys: skip items without the key.
 
     Raises:
@@ -123,18 +168,39 @@ class SegmentBreastd(_RecordedTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, *, remove_background: bool = True, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        *,
+        remove_background: bool = True,
+        remove_pectoral: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
         self.remove_background = remove_background
+        self.remove_pectoral = remove_pectoral
 
     def _prepare(self, item: Item, key: Hashable) -> None:
-        picture = item[key]
-        shape = (picture.shape[-2], picture.shape[-1])
-        grid = breast_grid(picture[0])
-        item["breast_mask"] = enlarge_mask(grid, shape)[None]
-        if self.remove_background:
-            self._record(item, key, Background.from_grid(grid, shape))
+        shape = item["preparation"].source_shape
+        small = item["preparation"].area_means(item[key], grid_shape(shape))
+        grid = breast_grid(small)
+        kept = grid if self.remove_background else np.ones_like(grid)
+        tissue = grid
+        if self.remove_pectoral:
+            muscle = self._find_muscle(item, small, grid)
+            kept, tissue = kept & ~muscle, tissue & ~muscle
+        item["breast"], item["tissue"] = Background.from_grid(grid, shape), Background.from_grid(tissue, shape)
+        if not kept.all():
+            self._record(item, Background.from_grid(kept, shape))
+
+    def _find_muscle(self, item: Item, small: Tensor, grid: np.ndarray) -> np.ndarray:
+        chest_wall, view = chest_wall_of(grid.sum(axis=0)), item["view"]
+        muscle, confidence = pectoral_grid(small.numpy(), grid, chest_wall=chest_wall, view=view)
+        if view not in PECTORAL_VIEWS:
+            done = f"not looked for in {view or 'an unknown view'}"
+        else:
+            done = f"{'removed' if muscle.any() else 'kept'}, confidence {confidence:.2f} ({SURE} needed)"
+        item["provenance"]["pectoral_muscle"] = done
+        return muscle
 
 
 class StretchContrastd(_RecordedTransform):
@@ -165,12 +231,15 @@ class StretchContrastd(_RecordedTransform):
         self.percentiles = (low, high)
 
     def _prepare(self, item: Item, key: Hashable) -> None:
-        values = item[key][self._mask(item)].numpy()
-        thinned = values[:: max(len(values) // 200_000, 1)]
-        low, high = (float(value) for value in np.percentile(thinned, self.percentiles))
+        stored = item[key].numpy()
+        values = stored[self._found(item, "tissue").mask().numpy()]
+        values = values[~item["mammogram"].presentation.padded(values)]
+        thinned = values[:: max(len(values) // 200_000, 1)].astype(np.float32)
+        shown = item["preparation"].shown(torch.from_numpy(thinned)).numpy()
+        low, high = (float(value) for value in np.percentile(shown, self.percentiles)) if shown.size else (0.0, 0.0)
         if not high > low:
             raise Refusal(RefusalCode.NO_BREAST, f"the breast is uniform at {low:.3f}: no contrast to stretch")
-        self._record(item, key, Stretch(low=low, high=high))
+        self._record(item, Stretch(low=low, high=high))
 
 
 class CropToBreastd(_RecordedTransform):
@@ -189,30 +258,40 @@ class CropToBreastd(_RecordedTransform):
         self.margin = float(margin)
 
     def _prepare(self, item: Item, key: Hashable) -> None:
-        mask = self._mask(item)[0]
-        rows = torch.nonzero(mask.any(dim=1))[:, 0]
-        columns = torch.nonzero(mask.any(dim=0))[:, 0]
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        left, right = int(columns[0]), int(columns[-1]) + 1
+        profiles = self._profiles(item)
+        (top, bottom), (left, right) = ((int(np.argmax(p > 0)), p.size - int(np.argmax(p[::-1] > 0))) for p in profiles)
         extra = round(self.margin * max(bottom - top, right - left))
         top, left = max(top - extra, 0), max(left - extra, 0)
-        bottom, right = min(bottom + extra, mask.shape[0]), min(right + extra, mask.shape[1])
-        self._record(item, key, Crop(row=top, column=left, height=bottom - top, width=right - left))
+        bottom, right = min(bottom + extra, profiles[0].size), min(right + extra, profiles[1].size)
+        self._record(item, Crop(row=top, column=left, height=bottom - top, width=right - left))
 
 
 class OrientChestWalld(_RecordedTransform):
     """Mirror the picture where needed, so that the chest wall is at the left.
 
-    The pixels decide: the breast is broad at the chest wall and narrow at the nipple. What Patient Orientation and the
-    usual hanging of the side say is recorded in ``provenance["chest_wall"]``; views stored mirrored exist.
+    The pixels decide: the breast is broad at the chest wall and narrow at the nipple. They are checked against what
+    Patient Orientation says, or, where it says nothing, against the usual hanging of the side (left breast: chest wall
+    left); ``provenance["chest_wall"]`` holds all three, ``provenance["side_check"]`` the outcome: ``agrees``, or what
+    disagrees. A picture that disagrees is mirrored, as many archives have them, or its side is wrong.
 
     Args:
         keys: the image key.
+        side_check: ``flag`` an image whose pixels disagree, or ``refuse`` it.
         allow_missing_keys: skip items without the key.
+
+    Raises:
+        Refusal: ``side_conflict`` if the pixels disagree and ``side_check`` is ``refuse``.
     """
 
+    def __init__(
+        self, keys: KeysCollection, *, side_check: Conflicts | str = Conflicts.FLAG, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=allow_missing_keys)
+        self.side_check = str(Conflicts(side_check))
+
     def _prepare(self, item: Item, key: Hashable) -> None:
-        found = chest_wall_of(self._mask(item)[0])
+        _, columns = self._profiles(item)
+        found = chest_wall_of(columns)
         tag = item["mammogram"].chest_wall
         usual = "left" if item["laterality"] == "L" else "right"
         item["provenance"]["chest_wall"] = "; ".join(
@@ -222,21 +301,28 @@ class OrientChestWalld(_RecordedTransform):
                 f"usual hanging of {item['laterality']} {'agrees' if usual == found else 'disagrees'}",
             )
         )
-        self._record(item, key, Flip(width=item[key].shape[-1], applied=found == "right"))
+        outcome = "agrees"
+        if found != (tag or usual):
+            outcome = "PatientOrientation disagrees" if tag else f"usual hanging of {item['laterality']} disagrees"
+            if self.side_check == Conflicts.REFUSE:
+                raise Refusal(
+                    RefusalCode.SIDE_CONFLICT,
+                    f"the breast touches the {found} edge, and the {outcome}: the picture is mirrored or the side is "
+                    "wrong; look at it, or use side_check 'flag'",
+                )
+        item["provenance"]["side_check"] = outcome
+        self._record(item, Flip(width=columns.size, applied=found == "right"))
 
 
-def chest_wall_of(mask: Tensor) -> str:
-    """Edge ("left" or "right") of a breast mask, bool (H, W), at which the breast is broader."""
-    columns = torch.nonzero(mask.any(dim=0))[:, 0]
-    first, last = int(columns[0]), int(columns[-1]) + 1
+def chest_wall_of(columns: np.ndarray) -> str:
+    """Edge ("left" or "right") at which the breast is broader, from the number of its pixels in each column (W,)."""
+    first, last = int(np.argmax(columns > 0)), columns.size - int(np.argmax(columns[::-1] > 0))
     strip = max((last - first) // 8, 1)
-    left = int(mask[:, first : first + strip].sum())
-    right = int(mask[:, last - strip : last].sum())
-    return "left" if left >= right else "right"
+    return "left" if columns[first : first + strip].sum() >= columns[last - strip : last].sum() else "right"
 
 
 class ResizeImaged(_RecordedTransform):
-    """Resize with kept aspect and pad with zeros at the right and at the bottom; ends the chain.
+    """Resize with kept aspect, pad with zeros at the right and at the bottom, and apply all steps; ends the chain.
 
     Drops what lives only inside the chain (the mammogram and its mask); ``image`` is then float32 (1, h, w) in [0, 1].
 
@@ -256,15 +342,15 @@ class ResizeImaged(_RecordedTransform):
         self.image_size = (sides[0], sides[1])
 
     def _prepare(self, item: Item, key: Hashable) -> None:
-        rows, columns = item[key].shape[-2:]
+        rows, columns = item["preparation"].shape
         scale = min(self.image_size[0] / rows, self.image_size[1] / columns)
         target = (
             min(max(round(rows * scale), 1), self.image_size[0]),
             min(max(round(columns * scale), 1), self.image_size[1]),
         )
-        self._record(item, key, Resize(source=(rows, columns), target=target))
-        self._record(item, key, Pad(right=self.image_size[1] - target[1], bottom=self.image_size[0] - target[0]))
-        item[key] = item[key].contiguous()
+        self._record(item, Resize(source=(rows, columns), target=target))
+        self._record(item, Pad(right=self.image_size[1] - target[1], bottom=self.image_size[0] - target[0]))
+        item[key] = item["preparation"].apply(item[key])
         for name in IN_FLIGHT:
             item.pop(name, None)
 

@@ -54,8 +54,8 @@ def write_cohort(
     less). The folder appears under its name only when it is complete.
 
     `out` then holds `manifest.csv`, `images/<patient_id>/<side>_<view>.dcm` and with `masks` also
-    `masks/<patient_id>/<side>_<view>_breast.nii.gz` (0, 1) and `..._lesion.nii.gz` (0 none, 1 benign, 2 malignant);
-    mask[row, column] belongs to stored pixel (row, column).
+    `masks/<patient_id>/<side>_<view>_breast.nii.gz` (0, 1), `..._pectoral.nii.gz` (0, 1, the muscle inside the breast)
+    and `..._lesion.nii.gz` (0 none, 1 benign, 2 malignant); mask[row, column] belongs to stored pixel (row, column).
 
     Args:
         out: folder to write; must not exist or be empty.
@@ -184,9 +184,9 @@ def _padding(scene: Scene, padding: Padding) -> np.ndarray | None:
 
 
 def _write_masks(folder: Path, name: str, scene: Scene, *, flipped: bool) -> None:
-    """Write the breast and lesion masks in the order of the stored pixels."""
+    """Write the breast, pectoral and lesion masks in the order of the stored pixels."""
     folder.mkdir(parents=True, exist_ok=True)
-    for what, mask in (("breast", scene.breast), ("lesion", scene.lesion)):
+    for what, mask in (("breast", scene.breast), ("pectoral", scene.pectoral), ("lesion", scene.lesion)):
         array = np.ascontiguousarray(mask[:, ::-1] if flipped else mask, dtype=np.uint8)
         affine = np.diag([*scene.spacing_mm, 1.0, 1.0])
         nibabel.save(nibabel.Nifti1Image(array, affine), folder / f"{name}_{what}.nii.gz")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.phantom.anatomy import FIELD_HEIGHT_MM, FIELD_WIDTH_MM, BreastShape, Outline, outline_of
+from pipeline.phantom.fields import enlarge
 from pipeline.phantom.lesions import Finding, LesionKind, draw_lesion
 from pipeline.phantom.letters import draw_letters
 from pipeline.phantom.tissue import draw_tissue
@@ -23,6 +24,7 @@ class Scene:
     Args:
         pixels: float32 (rows, columns), display values in [0, 1], bright = dense.
         breast: bool (rows, columns), everything inside the skin, pectoral muscle included.
+        pectoral: bool (rows, columns), the pectoral muscle, inside the breast; empty in CC.
         lesion: uint8 (rows, columns): 0 none, 1 benign, 2 malignant.
         padding: bool (rows, columns), a frame that the detector does not cover; styles without padding show air.
         air: bool (rows, columns), neither breast nor letters; some vendors blank it as padding.
@@ -31,6 +33,7 @@ class Scene:
 
     pixels: np.ndarray
     breast: np.ndarray
+    pectoral: np.ndarray
     lesion: np.ndarray
     padding: np.ndarray
     air: np.ndarray
@@ -72,18 +75,21 @@ def draw_scene(
     outline = outline_of(shape, view=view, generator=generator, grid=coarse, spacing=FIELD_HEIGHT_MM / coarse[0])
     pixels, distance = draw_tissue(shape, outline, generator=generator, grid=grid, spacing=spacing)
     breast = distance > 0.5 * spacing
+    pectoral = breast & (enlarge(outline.pectoral, grid) > 0.5)
     lesion = np.zeros(grid, dtype=np.uint8)
     if finding.kind is not LesionKind.NONE:
         add_finding(pixels, lesion, breast, finding, outline, view=view, generator=generator, spacing=spacing)
     if laterality == "R":
         pixels, breast, lesion = pixels[:, ::-1].copy(), breast[:, ::-1], lesion[:, ::-1]
+        pectoral = pectoral[:, ::-1]
     pixels += np.where(breast, 0, np.float32(_AIR))
     grain = generator.standard_normal(grid, dtype=np.float32)
     pixels += grain * np.where(breast, np.float32(noise), np.float32(0.25 * noise))
     padding = _frame(grid, generator, laterality)
     letters = _burn_letters(pixels, f"{laterality} {view}", laterality)
     pixels[padding] = 0
-    return Scene(np.clip(pixels, 0, 1, out=pixels), breast, lesion, padding, ~(breast | letters), (spacing, spacing))
+    np.clip(pixels, 0, 1, out=pixels)
+    return Scene(pixels, breast, pectoral, lesion, padding, ~(breast | letters), (spacing, spacing))
 
 
 def add_finding(

@@ -1,5 +1,11 @@
 """Statistics of patients: tables in, figures with intervals out; NumPy, SciPy and pandas, never torch."""
 
+from pipeline.statistics.association import (
+    Association,
+    category_association,
+    category_counts,
+    number_association,
+)
 from pipeline.statistics.auc import auc, auc_difference, auc_estimate, patient_auc
 from pipeline.statistics.bootstrap import bootstrap_auc, percentile_interval
 from pipeline.statistics.cohort_table import cohort_summary, refusal_counts
@@ -30,6 +36,7 @@ from pipeline.statistics.roc import RocCurve, roc_curve
 
 __all__ = [
     "CLEAN",
+    "Association",
     "AttackResult",
     "CorrectedT",
     "DelongDifference",
@@ -44,6 +51,8 @@ __all__ = [
     "auc_difference",
     "auc_estimate",
     "bootstrap_auc",
+    "category_association",
+    "category_counts",
     "cohort_summary",
     "corrected_t",
     "delong_covariance",
@@ -53,6 +62,7 @@ __all__ = [
     "freeze_threshold",
     "holm",
     "mann_whitney",
+    "number_association",
     "ordered_attacks",
     "patient_auc",
     "patient_table",

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cohort import CohortError, patient_folds, read_manifest
-from pipeline.cohort.command import manifest as command
+from pipeline.cohort.manifest_command import manifest as command
 from pipeline.cohort.sources.ddsm import breast_label, ddsm_manifest
 
 

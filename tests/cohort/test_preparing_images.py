@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ import pydicom
 import pytest
 from monai.transforms import Compose
 
-from pipeline.cohort import RawIdsError, prepare_images, read_manifest, workers
+from pipeline.cohort import RawIdsError, prepare_images, read_manifest, warden, workers
+from pipeline.cohort.ledger import COLUMNS, read_ledger
 from pipeline.cohort.memory import FILE
-from pipeline.cohort.workers import Task, WorkersError, image_key
+from pipeline.cohort.warden import WorkersError
+from pipeline.cohort.workers import Task, image_key
 from pipeline.imaging import ImageStore
 from pipeline.phantom import write_cohort
 
@@ -23,6 +25,13 @@ Exams = Callable[..., pd.DataFrame]
 FAULTS = '''
 """Transforms that fail on demand, in a module that worker processes can import."""
 import os
+import time
+
+class Hang:
+    def __call__(self, item):
+        while item["view"] == "LM":
+            time.sleep(1)
+        return item
 
 class EndProcess:
     def __init__(self, view):
@@ -170,20 +179,75 @@ def test_an_unexpected_error_is_told_by_its_type_without_its_text(
     assert "KeyError" in rejects["reason"][0] and "Doe" not in rejects["reason"][0]
 
 
-def test_a_crash_of_a_worker_costs_one_image_and_two_workers_give_what_one_process_gives(
-    tmp_path: Path, exams: Exams, chain: Compose, faults
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a Dask scheduler with one worker, reached by TCP."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
+    ) as made:
+        yield made.scheduler_address
+
+
+@pytest.mark.parametrize("engine", ["processes", "scheduler"])
+def test_a_crash_and_a_hang_cost_one_image_each_and_every_engine_gives_the_same_bytes(
+    engine: str, tmp_path: Path, exams: Exams, chain: Compose, faults, monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
-    exams(12)
+    exams(8)
     manifest = read(tmp_path)
-    manifest.loc[5, "view"] = "ML"
-    deadly = Compose([faults.EndProcess("ML"), *chain.transforms])
+    manifest.loc[[5, 9], "view"] = ["ML", "LM"]
+    deadly = Compose([faults.EndProcess("ML"), faults.Hang(), *chain.transforms])
+    monkeypatch.setattr(warden, "TIME_LIMIT", 4.0)
     settings = {"dataset_dir": tmp_path, "chain": deadly, "progress": False}
-    prepared, rejects = prepare_images(manifest, store=ImageStore(tmp_path / "two"), workers=2, **settings)
-    assert rejects[["image", "code"]].to_numpy().tolist() == [[manifest["image"][5], "crashed"]]
-    alone, none = prepare_images(manifest.drop(index=5), store=ImageStore(tmp_path / "one"), workers=0, **settings)
+    where = {"workers": 1} if engine == "processes" else {"scheduler": cluster}
+    prepared, rejects = prepare_images(manifest, store=ImageStore(tmp_path / "there"), **where, **settings)
+    assert rejects[["image", "code"]].to_numpy().tolist() == [
+        [manifest["image"][5], "crashed"],
+        [manifest["image"][9], "hung"],
+    ]
+    healthy = manifest.drop(index=[5, 9])
+    alone, none = prepare_images(healthy, store=ImageStore(tmp_path / "here"), workers=0, **settings)
     assert none.empty and prepared["image"].tolist() == alone["image"].tolist()
-    for pool, single in zip(prepared["prepared"], alone["prepared"], strict=True):
-        assert Path(pool).read_bytes() == Path(single).read_bytes()
+    for one, other in zip(prepared["prepared"], alone["prepared"], strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+        assert Path(one).with_suffix(".json").read_bytes() == Path(other).with_suffix(".json").read_bytes()
+
+
+def test_a_killed_run_leaves_its_whole_batches_and_the_next_one_does_the_rest(
+    tmp_path: Path, exams: Exams, chain: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exams(4)
+    (tmp_path / "p000/R.png").write_text("no picture")
+    age(tmp_path / "p000/R.png")
+    settings = {"dataset_dir": tmp_path, "chain": chain, "store": ImageStore(tmp_path / "store"), "progress": False}
+    settings |= {"ledger": tmp_path / "store/ledger.csv", "workers": 0}
+    original, seen = workers.prepare_item, []
+
+    def killed_at_the_fifth(made, item):
+        seen.append(item["image"])
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return original(made, item)
+
+    monkeypatch.setattr(workers, "prepare_item", killed_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_images(read(tmp_path), **settings)
+    left = read_ledger(tmp_path / "store/ledger.csv")
+    assert left["image"].tolist() == read(tmp_path)["image"].tolist()[:4]
+    with (tmp_path / "store/ledger.csv").open("a") as stream:
+        stream.write("p002/L.png,p0")  # killed in the middle of a write
+    assert len(read_ledger(tmp_path / "store/ledger.csv")) == 4
+    prepared, rejects = prepare_images(read(tmp_path), **settings)
+    assert len(seen) == 5 + 4, "what the killed run had prepared or refused is not read again"
+    ledger = read_ledger(tmp_path / "store/ledger.csv")
+    assert tuple(ledger.columns) == COLUMNS and ledger["image"].tolist() == read(tmp_path)["image"].tolist()
+    assert ledger["code"].tolist() == ["", "unreadable", *[""] * 6] and (ledger["seconds"] > 0).all()
+    assert ledger["seconds"][:4].tolist() == left["seconds"].tolist()
+    done = ledger[ledger["code"] == ""]
+    assert [Path(path).stem for path in prepared["prepared"]] == done["prepared"].tolist()
+    assert rejects["image"].tolist() == ["p000/R.png"]
+    assert not list((tmp_path / "store").glob(".ledger*"))
 
 
 def test_workers_that_cannot_start_are_an_error_and_not_a_cohort_of_rejects(
@@ -263,9 +327,11 @@ def test_a_damaged_memory_is_begun_anew(tmp_path: Path, exams: Exams, chain: Com
     store = ImageStore(tmp_path / "store")
     settings = {"dataset_dir": tmp_path, "chain": chain, "store": store, "workers": 0, "progress": False}
     first, _ = prepare_images(read(tmp_path), **settings)
-    (store.root / FILE).write_text('{"files": {"a": 1')
+    whole = (store.root / FILE).read_text()
+    (store.root / FILE).write_text('["file", "a"]\n7\n{"a": 1}\n["file", "fffe')
     second, _ = prepare_images(read(tmp_path), **settings)
     pd.testing.assert_frame_equal(first, second)
+    assert sorted((store.root / FILE).read_text().splitlines()[4:]) == sorted(whole.splitlines())
 
 
 def test_the_key_is_that_of_the_store_for_chain_side_and_view(tmp_path: Path) -> None:

@@ -62,3 +62,33 @@ def write_dicom(path: Path, stored: np.ndarray, **tags: object) -> Path:
     """Write :func:`mammogram_dataset` to a file."""
     mammogram_dataset(stored, **tags).save_as(path, enforce_file_format=True)
     return path
+
+
+def oblique_scene(
+    height: int,
+    width: int,
+    *,
+    chest_wall: str = "left",
+    across: float = 0.45,
+    down: float = 0.55,
+    step: float = 0.25,
+    noise: float = 0.01,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An oblique view: breast to the upper border, muscle bounded by a line from ``across`` to ``down``.
+
+    ``across`` is a share of the width at the top, ``down`` of the height at the chest wall, ``step`` the muscle's
+    brightness over the breast's. Gives scene, breast and muscle, (H, W).
+    """
+    rows, columns = np.mgrid[:height, :width]
+    lower = ((rows - 0.55 * height) / (0.4 * height)) ** 2 + (columns / (0.7 * width)) ** 2 < 1
+    upper = (rows < 0.55 * height) & (columns < (0.5 + 0.2 * np.sin(np.pi * rows / (1.1 * height))) * width)
+    breast = lower | upper
+    muscle = breast & (columns / (across * width) + rows / (down * height) < 1)
+    random = np.random.default_rng(seed)
+    texture = np.kron(random.random((height // 10 + 1, width // 10 + 1)), np.ones((10, 10)))[:height, :width]
+    scene = np.where(breast, 0.4 + 0.1 * texture, 0.05) + step * muscle + noise * random.standard_normal(breast.shape)
+    parts = (np.clip(scene, 0, 1), breast, muscle)
+    if chest_wall == "right":
+        parts = (parts[0][:, ::-1], parts[1][:, ::-1], parts[2][:, ::-1])
+    return parts

@@ -78,9 +78,11 @@ def test_wg04_jpeg2000_secondary_capture_is_read_through_its_window(real_data: P
 
 def test_calibration_pattern_is_refused(real_data: Path) -> None:
     path = real_data / "dicom" / "calibration_pattern_explicit.dcm"
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Refusal, match="special_image: a magnification view"):  # its factor is 1.5
         prepare_item(_chain(), {"image": str(path)})
-    assert caught.value.code == "no_breast"
+    kept = Compose([ReadMammogramd(keys="image", keep=["magnification"]), *_chain().transforms[1:]])
+    with pytest.raises(Refusal, match="no_breast"):
+        prepare_item(kept, {"image": str(path)})
 
 
 def test_cbis_files_give_side_view_and_one_orientation(cbis: list[Path]) -> None:
@@ -94,11 +96,11 @@ def test_cbis_files_give_side_view_and_one_orientation(cbis: list[Path]) -> None
         assert item["image"][0, :, :8].mean() > item["image"][0, :, 40:60].mean()
 
 
-def test_replay_on_a_real_file_is_identical_and_differentiable(cbis: list[Path]) -> None:
+def test_replay_on_a_real_file_is_within_half_a_grey_level_and_differentiable(cbis: list[Path]) -> None:
     item = prepare_item(_chain(), {"image": str(cbis[1])})
     stored = stored_tensor(read_mammogram(cbis[1]).stored).requires_grad_()
     replayed = item["preparation"].apply(stored)
-    assert torch.equal(replayed, item["image"])
+    assert (replayed - item["image"]).abs().max() < 0.5 / 65535
     (gradient,) = torch.autograd.grad(replayed.sum(), stored)
     assert torch.isfinite(gradient).all() and (gradient > 0).sum() > 100_000
 

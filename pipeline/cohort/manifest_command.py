@@ -1,0 +1,135 @@
+"""The commands ``manifest cmmd | ddsm | folder``: each writes a manifest, and beside it what was left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.cohort.sources.listing import Listing
+
+manifest = typer.Typer(help="Write the manifest of a data set.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="Manifest to write (CSV); what was left out goes to NAME.rejects.csv.")]
+
+
+@manifest.callback()
+def _manifest() -> None:
+    """Write the manifest of a data set."""
+
+
+@manifest.command()
+def ddsm(
+    root: Annotated[Path, typer.Option(help="Folder with labels.csv and images/; it becomes the data root.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write (CSV).")],
+) -> None:
+    """Write the manifest of a small four-view DDSM folder and print its summary."""
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.cohort.sources.ddsm import ddsm_manifest
+    from pipeline.cohort.sources.listing import summary, write_csv
+
+    write_csv(ddsm_manifest(root), out)
+    read = read_manifest(out, dataset_dir=root)
+    typer.echo(summary(read).to_string())
+    typer.echo(f"manifest: {out} ({len(read)} images of {read['patient_id'].nunique()} patients below {root})")
+
+
+@manifest.command()
+def cmmd(
+    root: Annotated[Path, typer.Option(help="Folder of the archive's download, either layout; the data root.")],
+    clinical: Annotated[Path, typer.Option(help="CMMD_clinicaldata_revision.xlsx, or the same as CSV.")],
+    out: Out,
+) -> None:
+    """Write the manifest of a download of CMMD; its ids are public pseudonyms and are kept."""
+    from pipeline.cohort.sources.cmmd import cmmd_manifest
+    from pipeline.cohort.sources.listing import rejects_path, summary
+
+    listing = cmmd_manifest(root, clinical, apart_from=(out, rejects_path(out)))
+    parts = {name: summary(rows) for name, rows in listing.manifest.groupby("vendor")}
+    _write(listing, out, root, public=True, table=pd.concat({**parts, "all": summary(listing.manifest)}))
+
+
+@manifest.command()
+def folder(
+    root: Annotated[Path, typer.Option(help="Folder of DICOM files, however deep; the data root, unless --links.")],
+    labels: Annotated[list[Path], typer.Option(help="Table of labels (CSV or XLSX); may be given several times.")],
+    id_columns: Annotated[
+        str,
+        typer.Option(
+            help="Columns that join rows to files, as COLUMN=KEYWORD,...; keywords: PatientID, AccessionNumber, "
+            "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, FileName. A column called so needs no '='."
+        ),
+    ],
+    label_column: Annotated[str, typer.Option(help="Column of the label.")],
+    malignant: Annotated[str, typer.Option(help="Words of the label column that mean 1, for example M,malignant,1.")],
+    benign: Annotated[str, typer.Option(help="Words that mean 0, for example B,benign,normal,0.")],
+    out: Out,
+    unknown: Annotated[str, typer.Option(help="Words that mean unknown; an empty cell always does.")] = "",
+    side_column: Annotated[str | None, typer.Option(help="Column of the side: L, R, left, right or empty.")] = None,
+    view_column: Annotated[str | None, typer.Option(help="Column of the view, where the tags lack it.")] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="Column that tells patients apart, where the files lack PatientID.")
+    ] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(help="New folder of hard links under pseudonymous names; it becomes the data root."),
+    ] = None,
+    public_ids: Annotated[
+        bool, typer.Option("--public-ids", help="The ids are public pseudonyms already: keep them and the paths.")
+    ] = False,
+) -> None:
+    """Write the manifest of any DICOM tree and a table of labels, with pseudonyms in place of its ids."""
+    from pipeline.cohort.pseudonyms import open_pseudonyms
+    from pipeline.cohort.sources.folder import folder_manifest
+    from pipeline.cohort.sources.labels import LabelColumns
+    from pipeline.cohort.sources.listing import rejects_path, summary
+
+    columns = LabelColumns(
+        ids=dict(_pair(word) for word in _words(id_columns)),
+        label=label_column,
+        malignant=_words(malignant),
+        benign=_words(benign),
+        unknown=_words(unknown),
+        side=side_column,
+        view=view_column,
+        patient=patient_column,
+    )
+    places = [root] if links is None else [root, links]
+    pseudonyms = None if public_ids else open_pseudonyms(apart_from=places)
+    listing = folder_manifest(
+        root, labels, columns, pseudonyms=pseudonyms, links=links, apart_from=(out, rejects_path(out))
+    )
+    _write(listing, out, links or root, public=public_ids, table=summary(listing.manifest))
+    if pseudonyms is not None:
+        typer.echo(f"pseudonyms: made with the key of fingerprint {pseudonyms.fingerprint}")
+
+
+def _write(listing: Listing, out: Path, root: Path, *, public: bool, table: pd.DataFrame) -> None:
+    """Write both tables, check the manifest as every reader will, and print the summary."""
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.cohort.sources.listing import rejects_path, write_csv
+
+    write_csv(listing.manifest, out)
+    write_csv(listing.rejects, rejects_path(out))
+    read = read_manifest(out, dataset_dir=root, allow_raw_ids=public)
+    typer.echo(table.to_string())
+    for note in listing.notes:
+        typer.echo(f"- {note}")
+    for code, count in listing.rejects["code"].value_counts().sort_index().items():
+        typer.echo(f"left out as {code}: {count}")
+    typer.echo(f"left out: {len(listing.rejects)} entries in {rejects_path(out)}")
+    typer.echo(f"manifest: {out} ({len(read)} images of {read['patient_id'].nunique()} patients)")
+    if public:
+        typer.echo("its ids are those of the files: bundle --cohort#allow_raw_ids True, prepare --allow-raw-ids")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _pair(word: str) -> tuple[str, str]:
+    column, _, keyword = word.partition("=")
+    return column.strip(), (keyword or column).strip()

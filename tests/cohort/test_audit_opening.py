@@ -1,0 +1,76 @@
+"""Facts about opening a cohort that leaks: refused with names, allowed on request, and recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from monai.transforms import Compose
+
+from pipeline import bundle_file
+from pipeline.cohort import LeakError, open_cohort, patient_folds, read_manifest
+
+Exams = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def leaking(tmp_path: Path, exams: Exams) -> tuple[pd.DataFrame, str, str]:
+    """A manifest in which one picture of a training patient stands under a test patient of fold 0 as well."""
+    manifest = exams(18)
+    folds = patient_folds(read_manifest(tmp_path / "manifest.csv"), folds=3)
+    partition = folds[folds["fold"] == 0].set_index("patient_id")["partition"]
+    trained, tested = partition.index[partition == "training"][0], partition.index[partition == "test"][0]
+    shutil.copy2(tmp_path / f"{trained}/L.png", tmp_path / f"{tested}/L.png")
+    return manifest, trained, tested
+
+
+def opened(folder: Path, chain: Compose, **settings: object):
+    settings = {"store_dir": folder / "store", "workers": 0, "progress": False, "folds": 3} | settings
+    return open_cohort(folder / "manifest.csv", preprocessing=chain, **settings)  # type: ignore[arg-type]
+
+
+def test_a_leak_is_refused_with_pseudonyms_and_a_way_out(
+    tmp_path: Path, chain: Compose, leaking: tuple[pd.DataFrame, str, str]
+) -> None:
+    _, trained, tested = leaking
+    with pytest.raises(LeakError) as error:
+        opened(tmp_path, chain)
+    for words in (trained, tested, "training", "test", "group_id", "--cohort#allow_leaks True", "audit MANIFEST"):
+        assert words in str(error.value)
+
+
+def test_an_allowed_leak_is_recorded(tmp_path: Path, chain: Compose, leaking: tuple[pd.DataFrame, str, str]) -> None:
+    _, trained, tested = leaking
+    cohort = opened(tmp_path, chain, allow_leaks=True)
+    assert cohort.leaks["allowed"] is True and len(cohort.leaks["found"]) == 1
+    assert trained in cohort.leaks["found"][0] and tested in cohort.leaks["found"][0]
+
+
+def test_a_shared_group_and_an_external_test_are_no_leak(
+    tmp_path: Path, chain: Compose, leaking: tuple[pd.DataFrame, str, str]
+) -> None:
+    manifest, trained, tested = leaking
+    assert opened(tmp_path, chain, fold=None).leaks == {"allowed": False, "found": []}
+    names = manifest["patient_id"]
+    manifest.assign(group_id=names.where(~names.isin([trained, tested]), "same")).to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
+    assert opened(tmp_path, chain).leaks == {"allowed": False, "found": []}
+
+
+def test_pictures_of_one_outline_are_no_leak(tmp_path: Path, chain: Compose, exams: Exams) -> None:
+    exams(18)
+    assert opened(tmp_path, chain).leaks == {"allowed": False, "found": []}
+
+
+def test_the_bundle_refuses_leaks_and_every_run_records_them() -> None:
+    train = json.loads(bundle_file("train.json").read_text())
+    assert train["cohort"]["allow_leaks"] is False
+    for name in ("train.json", "evaluate.json", "multi_gpu_train.json", "multi_gpu_evaluate.json"):
+        run = json.loads(bundle_file(name).read_text())["run"]
+        record = [step for step in run if "record_provenance" in step]
+        assert record and all("leaks=@cohort.leaks" in step for step in record), name
