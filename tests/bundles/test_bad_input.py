@@ -63,7 +63,7 @@ def test_a_bad_manifest_is_refused_with_its_reason(root, data, tmp_path, change,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"manifest": "nowhere.csv"}, ["nowhere.csv"]),
+        ({"manifest": "nowhere.csv", "weights": "none"}, ["nowhere.csv"]),
         ({"max_epoch": 3}, ["max_epoch", "max_epochs"]),
         ({"weights": "nowhere.pt", "network_def#width": 1.0}, ["nowhere.pt", "imagenet"]),
         ({"amp": True}, ["CUDA"]),
@@ -147,7 +147,7 @@ def test_single_bad_images_are_rejected_and_the_run_goes_on(root, data, tmp_path
     ("arguments", "kind", "words"),
     [
         (["--bugdet", "0.1"], "ConfigurationError:", ["'bugdet'", "'budget'"]),
-        (["--manifest", "nowhere.csv"], "ManifestError:", ["nowhere.csv"]),
+        (["--manifest", "nowhere.csv", "--weights", "none"], "ManifestError:", ["nowhere.csv"]),
         (["--weights", "nowhere.pt", "--network_def#width", "1.0"], "WeightsError:", ["nowhere.pt", "imagenet"]),
     ],
     ids=["misspelled key", "no manifest", "no weights"],
