@@ -25,6 +25,7 @@ class Special(StrEnum):
     CONTRAST = "contrast"
     SYNTHETIC = "synthetic"
     TOMOSYNTHESIS = "tomosynthesis"
+    REGION = "region"
     SPECIMEN = "specimen"
     QUALITY_CONTROL = "quality_control"
 
@@ -42,12 +43,14 @@ MEANINGS = {
     Special.CONTRAST: "a contrast-enhanced, high-energy or subtracted image",
     Special.SYNTHETIC: "a two-dimensional image computed from tomosynthesis",
     Special.TOMOSYNTHESIS: "tomosynthesis: a slice, a projection or a stack of them",
+    Special.REGION: "a mask or a cut-out of a lesion, of CBIS-DDSM",
     Special.SPECIMEN: "a tissue specimen",
     Special.QUALITY_CONTROL: "a quality control or calibration image",
 }
 
 CODES = {
     Special.TOMOSYNTHESIS: RefusalCode.UNSUPPORTED_PIXELS,
+    Special.REGION: RefusalCode.NOT_MAMMOGRAM,
     Special.SPECIMEN: RefusalCode.NOT_MAMMOGRAM,
     Special.QUALITY_CONTROL: RefusalCode.NOT_MAMMOGRAM,
 }
@@ -98,6 +101,9 @@ IMAGE_TYPES = {
     "HIGH_ENERGY": Special.CONTRAST,
 }
 
+CBIS_REGIONS = ("ROI MASK IMAGES", "CROPPED IMAGES")
+"""Series Description (0008,103E) of CBIS-DDSM's masks and cut-outs, which lie beside its mammograms."""
+
 SPECIMEN_CODES = ("127457009", "G-8310")
 """Tissue specimen from breast in View Code Sequence: SNOMED CT and RT (PS3.16 CID 4014)."""
 
@@ -123,7 +129,7 @@ def special_kinds(dataset: Dataset, modifiers: Iterable[str] = ()) -> tuple[Spec
 
     From View Modifier Code Sequence and what stands in its place (given as ``modifiers``), Paddle Description,
     magnification, Breast Implant Present (0028,1300), Image Type, SOP class, view code, Quality Control Image
-    (0028,0300) and Body Part Examined.
+    (0028,0300), Body Part Examined, and Series Description of CBIS-DDSM.
 
     Args:
         dataset: header.
@@ -143,6 +149,8 @@ def special_kinds(dataset: Dataset, modifiers: Iterable[str] = ()) -> tuple[Spec
         found.add(Special.MAGNIFICATION)
     if text_of(dataset, "BreastImplantPresent") == "YES":
         found.add(Special.IMPLANT)
+    if text_of(dataset, "SeriesDescription") in CBIS_REGIONS:
+        found.add(Special.REGION)
     views = {text_of(item, "CodeValue") for item in dataset.get("ViewCodeSequence") or []}
     if views & set(SPECIMEN_CODES) or dataset.get("SpecimenDescriptionSequence"):
         found.add(Special.SPECIMEN)
@@ -155,8 +163,8 @@ def check_special(kinds: Iterable[Special], keep: Collection[str] = KEPT) -> Non
     """Refuse an image of a kind that is not kept.
 
     Raises:
-        Refusal: ``special_image``, ``unsupported_pixels`` (tomosynthesis) or ``not_mammogram`` (specimen, quality
-            control).
+        Refusal: ``special_image``, ``unsupported_pixels`` (tomosynthesis) or ``not_mammogram`` (region, specimen,
+            quality control).
     """
     for kind in kinds:
         if kind not in keep:

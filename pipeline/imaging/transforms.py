@@ -82,7 +82,8 @@ class ReadMammogramd(_RecordedTransform):
     Args:
         keys: the image key.
         keep: kinds of unusual images to read, of ``spot_compression, magnification, partial_view, implant_displaced,
-            implant, localizer, contrast, synthetic, tomosynthesis, specimen, quality_control``; the others are refused.
+            implant, localizer, contrast, synthetic, tomosynthesis, region, specimen, quality_control``; the others are
+            refused.
         for_processing: ``refuse`` raw detector values, or show them by their logarithm, ``log``.
         conflicts: ``refuse`` an image whose sources contradict each other about side or view, or ``flag`` it.
         allow_missing_keys: skip items without the key.

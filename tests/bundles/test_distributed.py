@@ -46,13 +46,14 @@ def test_two_ranks_score_the_same_patients_once_with_the_same_scores(trained, ro
     assert metrics[0]["robustness"] == metrics[1]["robustness"] and metrics[0]["patients"] == metrics[1]["patients"]
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [("standard", 1e-3), ("dual_arfl", 0.1)])
-def test_two_ranks_train_with_the_batches_of_one(trained, root, method, tolerance):
-    # Without a random start the attack is the same on one rank and on two, but for signs of gradients near 0; under
-    # SGD the weights' change is linear in the gradients. 14 training patients have 56 images, 7 batches of 8.
+@pytest.mark.parametrize("method", ["standard", "dual_arfl"])
+def test_two_ranks_train_with_the_batches_of_one(trained, root, method):
+    # Without a random start the attack is the same on one rank and on two, but for signs of gradients near 0: a small
+    # budget keeps what they change small. Under SGD the weights' change is linear in the gradients. 14 training
+    # patients have 56 images, 7 batches of 8.
     changes = {
         "max_epochs": 2, "batch_size": 8, "test_budgets": "[]", "attack#random_start": False,
-        "network_def#dropout": 0.0, "train#optimizer#_target_": "torch.optim.SGD", "learning_rate": 1e-3,
+        "network_def#dropout": 0.0, "train#optimizer#_target_": "torch.optim.SGD", "learning_rate": 1e-3, "budget": 1e-4,
     }  # fmt: skip
     names = [f"{method}-one-rank", f"{method}-two-ranks", f"{method}-start"]
     overlays = (f"methods/{method}.json",)
@@ -66,6 +67,6 @@ def test_two_ranks_train_with_the_batches_of_one(trained, root, method, toleranc
         torch.cat([(state["network"][name] - weight).flatten() for name, weight in start["network"].items()])
         for state in (one, two)
     )
-    assert (change - other).norm() <= tolerance * change.norm()
+    assert (change - other).norm() <= 1e-3 * change.norm()
     losses = [pd.read_csv(root / "runs" / name / "history.csv")["classification_loss"] for name in names[:2]]
     assert (losses[0] - losses[1]).abs().max() < 1e-3

@@ -203,6 +203,8 @@ UNUSUAL = [
     ("synthetic", {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]}),
     ("tomosynthesis", {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]}),
     ("tomosynthesis", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.13.1.3"}),
+    ("region", {"SeriesDescription": "ROI mask images"}),
+    ("region", {"SeriesDescription": "cropped images"}),
     ("specimen", {"ViewCodeSequence": _coded("127457009")}),
     ("quality_control", {"QualityControlImage": "YES"}),
     ("quality_control", {"BodyPartExamined": "PHANTOM"}),
