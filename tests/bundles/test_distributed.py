@@ -53,7 +53,8 @@ def test_two_ranks_train_with_the_batches_of_one(trained, root, method):
     # patients have 56 images, 7 batches of 8.
     changes = {
         "max_epochs": 2, "batch_size": 8, "test_budgets": "[]", "attack#random_start": False,
-        "network_def#dropout": 0.0, "train#optimizer#_target_": "torch.optim.SGD", "learning_rate": 1e-3, "budget": 1e-4,
+        "budget": 1e-4,
+        "network_def#dropout": 0.0, "train#optimizer#_target_": "torch.optim.SGD", "learning_rate": 1e-3,
     }  # fmt: skip
     names = [f"{method}-one-rank", f"{method}-two-ranks", f"{method}-start"]
     overlays = (f"methods/{method}.json",)
