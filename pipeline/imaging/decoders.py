@@ -90,7 +90,9 @@ def decoders_for(syntax: str) -> tuple[str, ...]:
     if syntax not in ORDER:
         return ()
     available = set(get_decoder(uid.UID(syntax)).available_plugins)
-    if importlib.util.find_spec(IMAGECODECS) is not None:
+    codec = _CODECS.get(uid.UID(syntax))
+    installed = codec is not None and importlib.util.find_spec(IMAGECODECS) is not None
+    if installed and hasattr(importlib.import_module(IMAGECODECS), str(codec)):  # older ones lack HTJ2K
         available.add(IMAGECODECS)
     return tuple(name for name in ORDER[syntax] if name in available)
 
