@@ -59,7 +59,7 @@ def test_an_external_test_on_patients_of_the_training_is_refused(trained, root):
         job.run()
     error = own_error(caught.value)
     assert isinstance(error, CheckpointError)
-    assert "remove them from the manifest" in str(error)
+    assert "remove the seen ones from the manifest" in str(error)
 
 
 def test_the_training_images_under_other_ids_are_refused_in_an_external_test(trained, root):
