@@ -125,12 +125,6 @@ class Shelf:
         """Is the cell finished?"""
         return (self.directory(cell) / "done.json").is_file()
 
-    def epochs_done(self, cell: Cell) -> int:
-        """Epochs that a cell has behind it, from its history."""
-        if self.done(cell):
-            return cell.epochs()
-        return max((int(row["epoch"]) for row in self._history(cell)), default=0)
-
     def seconds(self, cell: Cell) -> list[float]:
         """What each epoch of a cell took, from its history."""
         names = ("seconds_loading", "seconds_attack", "seconds_step")

@@ -8,20 +8,18 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean
 from typing import Any, NamedTuple
 
 import pandas as pd
 from monai.bundle import ConfigParser
-from tqdm import tqdm
 
 from pipeline import __version__
 from pipeline.experiments.cells import Cell, Shelf
+from pipeline.experiments.progress import Progress
 from pipeline.experiments.variants import GridError
 from pipeline.imaging import chain_digest
 from pipeline.runs import check_configuration
@@ -30,8 +28,6 @@ from pipeline.runs.errors import own_error
 
 FORMAT = 1
 POLL_SECONDS = 2.0
-BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
-SHOWN = 4  # running cells that the progress names
 
 
 def open_shelf(folder: Path, manifest_digest: str) -> Shelf:
@@ -267,69 +263,3 @@ def _on_cluster(shelf: Shelf, left: Sequence[Cell], scheduler: str, progress: Pr
 
 def _run_elsewhere(folder: Path, cell: Cell) -> None:
     Shelf(folder).run(cell)
-
-
-class Progress:
-    """Cells done and running, epochs, time left: a bar on a terminal, else one line whenever something changed."""
-
-    def __init__(self, shelf: Shelf, cells: Sequence[Cell]) -> None:
-        self.shelf = shelf
-        self.cells = cells
-        self._shown: tuple[Any, ...] = ()
-        total = sum(cell.epochs() for cell in cells)
-        self._started = time.monotonic()
-        self._before = sum(sum(self.shelf.seconds(cell)) for cell in cells)
-        # A bar that is redrawn in place is no use in a file; there, one line per change.
-        self._in_place = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, initial=self._epochs(), bar_format=BAR, unit="epoch", dynamic_ncols=True, mininterval=0
-        )
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.show([])
-        self._bar.close()
-
-    def _epochs(self) -> int:
-        return sum(self.shelf.epochs_done(cell) for cell in self.cells)
-
-    def seconds_left(self) -> float | None:
-        """Time that the grid still takes, None before anything has been trained in this call.
-
-        An epoch to come costs what one of its method took so far (with an attack some ten times one without); all in
-        all, training so far took a share of the time since the start, the rest being tests, reports and waiting.
-        """
-        rates: dict[str, list[float]] = {}
-        for cell in self.cells:
-            rates.setdefault(cell.variant.name, []).extend(self.shelf.seconds(cell))
-        known = [seconds for method in rates.values() for seconds in method]
-        trained = sum(known) - self._before
-        if not known or trained <= 0:
-            return None
-        means = {name: mean(method or known) for name, method in rates.items()}
-        to_come = sum((cell.epochs() - self.shelf.epochs_done(cell)) * means[cell.variant.name] for cell in self.cells)
-        return to_come * (time.monotonic() - self._started) / trained
-
-    def show(self, running: Sequence[str]) -> None:
-        """Refresh.
-
-        Args:
-            running: labels of the cells that have been handed out.
-        """
-        done = sum(self.shelf.done(cell) for cell in self.cells)
-        epochs = self._epochs()
-        if not self._in_place and (done, epochs, *running) == self._shown:
-            return
-        self._shown = (done, epochs, *running)
-        self._bar.n = epochs
-        self._bar.set_description(f"{done}/{len(self.cells)} cells", refresh=False)
-        left = self.seconds_left()
-        told = [] if left is None else [f"about {tqdm.format_interval(round(left))} left"]
-        if running:
-            more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
-            told.append(f"running {', '.join(running[:SHOWN])}{more}")
-        self._bar.set_postfix_str(", ".join(told), refresh=True)
-        if not self._in_place:
-            print(file=sys.stderr, flush=True)

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 
 from pipeline.experiments.cells import Cell, Shelf
-from pipeline.experiments.grid import Progress, Size, check, disk_line, open_shelf, prepare, run_grid, with_starts
+from pipeline.experiments.grid import Size, check, disk_line, open_shelf, prepare, run_grid, with_starts
+from pipeline.experiments.progress import Progress
 from pipeline.experiments.variants import GridError, variant
 
 
