@@ -5,7 +5,8 @@ from pipeline.cohort.auditing.leaks import LeakError
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.folds import patient_folds
 from pipeline.cohort.manifest import ManifestError, read_manifest
-from pipeline.cohort.opening import Cohort, open_cohort, phantom_manifest
+from pipeline.cohort.opening import Cohort, open_cohort
+from pipeline.cohort.phantoms import phantom_manifest
 from pipeline.cohort.preparing import prepare_images, prepare_manifest
 from pipeline.cohort.raw_ids import RawIdsError
 

@@ -16,8 +16,7 @@ from monai.transforms import Compose
 from pipeline.cohort.auditing.leaks import leaks_of_opened, refuse_leaks
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.folds import check_classes, check_disjoint, patient_folds, patient_table
-from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.phantoms import phantom_manifest
+from pipeline.cohort.listed import listed_images, refuse_none
 from pipeline.cohort.preparing import REJECT_COLUMNS, prepare_images
 from pipeline.cohort.schema import OPTIONAL, PARTITIONS
 from pipeline.cohort.subset import draw_patients
@@ -170,13 +169,9 @@ def open_cohort(
         CohortError: anything above cannot be had as asked; ManifestError lists every bad row, LeakError every leak.
     """
     _one_of("label_policy", label_policy, LABEL_POLICIES)
-    if manifest is None:
-        manifest = phantom_manifest(phantom or {}, default_dir=dataset_dir, progress=progress)
-        dataset_dir = manifest.parent
-    root = Path(dataset_dir) if dataset_dir is not None else Path(manifest).parent
-    if not root.is_dir():
-        raise CohortError(f"the data root {root} is not a folder; set dataset_dir to where the manifest's paths begin")
-    listed = read_manifest(manifest, dataset_dir=root, allow_raw_ids=allow_raw_ids)
+    listed, root = listed_images(
+        manifest, dataset_dir=dataset_dir, phantom=phantom, allow_raw_ids=allow_raw_ids, progress=progress
+    )
     digest = listed.attrs["digest"]
     flow = {"files in manifest": _counts(listed)}
     if patients is not None:
@@ -192,12 +187,7 @@ def open_cohort(
         progress=progress,
         allow_raw_ids=allow_raw_ids,
     )
-    if prepared.empty:
-        first = rejects.iloc[0]
-        raise CohortError(
-            f"none of the {len(rejects)} images could be prepared; the first, {first['image']}: {first['code']}, "
-            f"{first['reason']}. Is {root} the folder that the manifest's paths begin in? (dataset_dir)"
-        )
+    refuse_none(prepared, rejects, root)
     rejects, lost = _name_lost_patients(listed, prepared, rejects)
     flow["prepared"] = _counts(prepared, _loss_note(rejects, lost))
     table = prepared.drop(columns="partition", errors="ignore").merge(split, on="patient_id", how="left")

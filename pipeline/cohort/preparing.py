@@ -13,11 +13,9 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from pipeline.cohort.engine import cores, settle
-from pipeline.cohort.errors import CohortError
 from pipeline.cohort.ledger import LEDGER, Ledger
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.listed import listed_images, refuse_none
 from pipeline.cohort.memory import Memory
-from pipeline.cohort.phantoms import phantom_manifest
 from pipeline.cohort.raw_ids import raise_for_raw
 from pipeline.cohort.workers import Outcome, Task
 from pipeline.imaging import ImageStore, chain_digest
@@ -133,15 +131,11 @@ def prepare_manifest(
         What was done, in a few lines for a person.
 
     Raises:
-        CohortError: the manifest or the data root cannot be used.
+        CohortError: the manifest or the data root cannot be used, or not one image.
     """
-    if manifest is None:
-        manifest = phantom_manifest(phantom or {}, default_dir=dataset_dir, progress=progress)
-        dataset_dir = manifest.parent
-    root = Path(dataset_dir) if dataset_dir is not None else Path(manifest).parent
-    if not root.is_dir():
-        raise CohortError(f"the data root {root} is not a folder; set dataset_dir to where the manifest's paths begin")
-    listed = read_manifest(manifest, dataset_dir=root, allow_raw_ids=allow_raw_ids)
+    listed, root = listed_images(
+        manifest, dataset_dir=dataset_dir, phantom=phantom, allow_raw_ids=allow_raw_ids, progress=progress
+    )
     store = ImageStore(out)
     ledger = store.root / LEDGER
     prepared, rejected = prepare_images(
@@ -155,6 +149,7 @@ def prepare_manifest(
         progress=progress,
         allow_raw_ids=allow_raw_ids,
     )
+    refuse_none(prepared, rejected, root)
     told = [f"refused as {code}: {count}" for code, count in sorted(Counter(rejected["code"]).items())]
     told.append(f"prepared: {len(prepared)} of {len(listed)} images in {store.root}; every image is in {ledger}")
     return "\n".join(told)

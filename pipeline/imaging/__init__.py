@@ -2,6 +2,7 @@
 
 from pipeline.imaging.chain import chain_digest, chain_from_description, describe_chain, prepare_item
 from pipeline.imaging.display import Display, Table, VOIFunction
+from pipeline.imaging.loading import LoadPreparedd
 from pipeline.imaging.mammogram import Laterality, Mammogram, Presentation, View, VOIPolicy, Window
 from pipeline.imaging.preparation import Preparation
 from pipeline.imaging.reading import read_mammogram
@@ -12,7 +13,6 @@ from pipeline.imaging.store import ImageStore, load_prepared
 from pipeline.imaging.transforms import (
     ApplyWindowd,
     CropToBreastd,
-    LoadPreparedd,
     OrientChestWalld,
     ReadMammogramd,
     ResizeImaged,

@@ -6,15 +6,14 @@ Until then the image key holds the stored pixels: what a decision needs to see i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
 from torch import Tensor
 
+from pipeline.imaging.chest_wall import chest_wall_of
 from pipeline.imaging.decoding import RawPolicy
 from pipeline.imaging.facts import Conflicts
 from pipeline.imaging.mammogram import VOIPolicy
@@ -22,58 +21,15 @@ from pipeline.imaging.pectoral import SURE, pectoral_grid
 from pipeline.imaging.pectoral import VIEWS as PECTORAL_VIEWS
 from pipeline.imaging.preparation import Preparation
 from pipeline.imaging.reading import read_mammogram
+from pipeline.imaging.recorded import IN_FLIGHT, Item, RecordedTransform
 from pipeline.imaging.refusal import Refusal, RefusalCode
-from pipeline.imaging.scan import mask_profiles, native_tensor
+from pipeline.imaging.scan import native_tensor
 from pipeline.imaging.segmentation import breast_grid, grid_shape
 from pipeline.imaging.special import KEPT, checked_keep
-from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch
-from pipeline.imaging.store import load_prepared
-
-Item = dict[Hashable, Any]
-
-IN_FLIGHT = ("mammogram", "breast", "tissue")
-"""Keys that live only inside the chain; :class:`ResizeImaged`, its last transform, drops them."""
+from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Stretch
 
 
-class _RecordedTransform(MapTransform):
-    """Base of the transforms between reading and resizing; handles one image per item."""
-
-    def __init__(self, keys: KeysCollection, *, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if len(self.keys) != 1:
-            raise ValueError(f"keys {self.keys}: one image key per item, since one preparation is recorded per item")
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            self._prepare(item, key)
-        return item
-
-    def _prepare(self, item: Item, key: Hashable) -> None:
-        raise NotImplementedError
-
-    def _record(self, item: Item, step: Step) -> None:
-        item["preparation"] = item["preparation"].then(step)
-
-    def _found(self, item: Item, name: str) -> Background:
-        if name not in item:
-            raise ValueError(f"{type(self).__name__} needs the breast mask: put SegmentBreastd before it")
-        return item[name]
-
-    def _profiles(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of the breast in each row and in each column of the picture as cropped and mirrored so far."""
-        breast = self._found(item, "breast")
-        rows, columns = mask_profiles(breast.grid_mask(), breast.shape)
-        for step in item["preparation"].steps:
-            if isinstance(step, Crop):
-                rows = rows[step.row : step.row + step.height]
-                columns = columns[step.column : step.column + step.width]
-            elif isinstance(step, Flip) and step.applied:
-                columns = columns[::-1]
-        return rows, columns
-
-
-class ReadMammogramd(_RecordedTransform):
+class ReadMammogramd(RecordedTransform):
     """Read a mammogram: the path at ``keys`` becomes stored values, integers (H, W).
 
     Uses ``laterality``, ``view`` and ``patient_id`` of the item where present (the manifest's) and sets ``laterality``,
@@ -122,7 +78,7 @@ class ReadMammogramd(_RecordedTransform):
         item["preparation"] = Preparation(source_shape=(rows, columns))
 
 
-class ApplyWindowd(_RecordedTransform):
+class ApplyWindowd(RecordedTransform):
     """Decide how the stored values are shown: padding, modality, VOI and inversion, to [0, 1] with bright = dense.
 
     Args:
@@ -152,7 +108,7 @@ class ApplyWindowd(_RecordedTransform):
         self._record(item, display)
 
 
-class SegmentBreastd(_RecordedTransform):
+class SegmentBreastd(RecordedTransform):
     """Find the breast; its mask ``breast`` is added to the item, and ``tissue``, the same without a removed muscle.
 
     The breast mask holds the pectoral muscle whether it is removed or not: orientation and crop stay the same.
@@ -204,7 +160,7 @@ class SegmentBreastd(_RecordedTransform):
         return muscle
 
 
-class StretchContrastd(_RecordedTransform):
+class StretchContrastd(RecordedTransform):
     """Stretch the contrast between two percentiles of the breast's pixels: an explicit, recorded choice per image.
 
     Meant for digitised film, whose scale of grey differs from image to image.
@@ -243,7 +199,7 @@ class StretchContrastd(_RecordedTransform):
         self._record(item, Stretch(low=low, high=high))
 
 
-class CropToBreastd(_RecordedTransform):
+class CropToBreastd(RecordedTransform):
     """Crop to the breast's bounding box.
 
     Args:
@@ -267,7 +223,7 @@ class CropToBreastd(_RecordedTransform):
         self._record(item, Crop(row=top, column=left, height=bottom - top, width=right - left))
 
 
-class OrientChestWalld(_RecordedTransform):
+class OrientChestWalld(RecordedTransform):
     """Mirror the picture where needed, so that the chest wall is at the left.
 
     The pixels decide: the breast is broad at the chest wall and narrow at the nipple. They are checked against what
@@ -315,14 +271,7 @@ class OrientChestWalld(_RecordedTransform):
         self._record(item, Flip(width=columns.size, applied=found == "right"))
 
 
-def chest_wall_of(columns: np.ndarray) -> str:
-    """Edge ("left" or "right") at which the breast is broader, from the number of its pixels in each column (W,)."""
-    first, last = int(np.argmax(columns > 0)), columns.size - int(np.argmax(columns[::-1] > 0))
-    strip = max((last - first) // 8, 1)
-    return "left" if columns[first : first + strip].sum() >= columns[last - strip : last].sum() else "right"
-
-
-class ResizeImaged(_RecordedTransform):
+class ResizeImaged(RecordedTransform):
     """Resize with kept aspect, pad with zeros at the right and at the bottom, and apply all steps; ends the chain.
 
     Drops what lives only inside the chain (the mammogram and its mask); ``image`` is then float32 (1, h, w) in [0, 1].
@@ -354,18 +303,3 @@ class ResizeImaged(_RecordedTransform):
         item[key] = item["preparation"].apply(item[key])
         for name in IN_FLIGHT:
             item.pop(name, None)
-
-
-class LoadPreparedd(MapTransform):
-    """Load prepared images from the store: path -> float32 (1, H, W) in [0, 1], a plain tensor.
-
-    Args:
-        keys: image keys.
-        allow_missing_keys: skip items without a key.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = load_prepared(item[key])
-        return item

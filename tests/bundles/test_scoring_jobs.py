@@ -85,13 +85,17 @@ def test_an_external_test_on_other_patients_is_reported(trained, root):
     manifest["patient_id"] = "other-" + manifest["patient_id"]
     table = source.with_name("renamed.csv")
     manifest.to_csv(table, index=False)
+    # Settings of this call that are not those of the training: the report is on the network as it was trained.
     job = evaluation(
-        root, run_name="trained", external=True, manifest=str(table), dataset_dir=str(source.parent)
+        root, run_name="trained", external=True, manifest=str(table), dataset_dir=str(source.parent), start_epoch=2,
+        standard_ratio=0.25,
     )  # fmt: skip
     job.initialize()
     job.run()
     folder = root / "runs" / "trained-external"
     scores, report = pd.read_csv(folder / "scores.csv"), json.loads((folder / "report.json").read_text())
+    method = json.loads((trained / "report.json").read_text())["overview"]["method"]
+    assert report["overview"]["method"] == f"{method} on phantoms"
     tested, frozen = (scores[scores["partition"] == name] for name in ("test", "validation"))
     assert tested["patient_id"].nunique() == 20
     own = pd.read_csv(trained / "scores.csv").query("partition == 'validation'")

@@ -10,6 +10,7 @@ import pandas as pd
 import typer
 from typer.testing import CliRunner
 
+from pipeline.cohort import CohortError
 from pipeline.cohort.command import prepare
 from pipeline.cohort.ledger import read_ledger
 
@@ -52,3 +53,18 @@ def test_prepare_fills_the_store_and_a_second_run_adds_nothing(
         assert (tmp_path / "store" / key[:2] / f"{key}.nii").is_file()
     assert CliRunner().invoke(app, [*arguments, "--image-size", "32"]).exit_code == 0
     assert len(list((tmp_path / "store").rglob("*.nii"))) == 6
+
+
+def test_a_data_root_below_which_nothing_lies_is_an_error(tmp_path: Path, exams: Callable[..., pd.DataFrame]) -> None:
+    exams(2)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "elsewhere").mkdir()
+    app = typer.Typer()
+    app.command()(prepare)
+    arguments = [str(tmp_path / "manifest.csv"), "--out", str(tmp_path / "store"), "--workers", "0"]
+    arguments += ["--config", str(tmp_path / "config.json"), "--dataset_dir", str(tmp_path / "elsewhere")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, CohortError) and "none of the 4 images could be prepared" in str(
+        result.exception
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pydicom
 from PIL import Image
-from pydicom.errors import InvalidDicomError
 from tqdm import tqdm
 
 from pipeline.cohort.auditing.looks import read_levels
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.imaging import ImageStore, Preparation
+from pipeline.imaging.parsing import open_dataset, silenced
+from pipeline.imaging.reading import PNG_SIGNATURE
 from pipeline.imaging.steps import Flip
 from pipeline.imaging.store import LEVELS
 
@@ -81,12 +81,11 @@ def _measured(rows: Any, root: Path, store: ImageStore) -> Iterator[dict[str, An
 
 def _stored(file: Path) -> dict[str, Any]:
     """Facts of the stored file. The file was prepared before, so it is a sound DICOM or picture file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)  # pydicom's warnings quote header text
-            return _dicom(pydicom.dcmread(file))
-    except InvalidDicomError:
-        pass
+    with file.open("rb") as stream:
+        picture_file = stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+    if not picture_file:
+        with silenced():  # pydicom's warnings quote header text
+            return _dicom(open_dataset(file))
     with Image.open(file) as picture:
         pixels = np.asarray(picture)
     return {
