@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from monai.transforms import Compose
+from PIL import Image
 
 from pipeline import bundle_file
 from pipeline.cohort import LeakError, open_cohort, patient_folds, read_manifest
+from pipeline.imaging import ResizeImaged
 
 Exams = Callable[..., pd.DataFrame]
 
@@ -41,6 +44,20 @@ def test_a_leak_is_refused_with_pseudonyms_and_a_way_out(
         opened(tmp_path, chain)
     for words in (trained, tested, "training", "test", "group_id", "--cohort#allow_leaks True", "audit MANIFEST"):
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_reworked_copy_is_refused_where_the_pictures_show_enough(
+    tmp_path: Path, chain: Compose, leaking: tuple[pd.DataFrame, str, str], mirrored: bool
+) -> None:
+    _, trained, tested = leaking
+    levels = np.asarray(Image.open(tmp_path / f"{trained}/L.png"), dtype=float)
+    brighter = np.minimum(1.1 * levels + 3, 255).astype(np.uint8)
+    Image.fromarray(brighter[:, ::-1] if mirrored else brighter).save(tmp_path / f"{tested}/L.png")
+    detailed = Compose([*chain.transforms[:-1], ResizeImaged("image", image_size=96)])
+    with pytest.raises(LeakError, match="nearly the same") as error:
+        opened(tmp_path, detailed)
+    assert trained in str(error.value) and tested in str(error.value)
 
 
 def test_an_allowed_leak_is_recorded(tmp_path: Path, chain: Compose, leaking: tuple[pd.DataFrame, str, str]) -> None:
