@@ -81,11 +81,11 @@ def budget_figures(points: list[dict[str, Any]]) -> list[str]:
             place = _budget_axis(axes, [point for line in lines.values() for point in line])
             axes.annotate(
                 "chance",
-                (0.995, 0.5),
+                (0.005, 0.5),  # where budgets are small, curves are seldom near it
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 3),
                 textcoords="offset points",
-                ha="right",
+                ha="left",
                 fontsize=9,
                 color=GREY,
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipeline.experiments.saliency_figure import saliency_figure
 from pipeline.statistics import pool_patients
 
 
@@ -55,6 +58,30 @@ def test_tables_and_figures_are_written(grid: Path) -> None:
             assert (grid / f"{name}.{ending}").stat().st_size > 0
     for name in ("figure2", "budget_curve"):
         assert (grid / f"{name}.png").stat().st_size > 10_000 and (grid / f"{name}.svg").is_file()
+
+
+def test_figure_2_finds_images_that_have_moved_since_the_run(grid: Path, places, tmp_path: Path) -> None:
+    runs = []
+    for name in ("dual", "dual_arfl"):
+        (run,) = grid.glob(f"cells/{name}-fold0-*")
+        shutil.copytree(run, tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"dataset_dir": str(tmp_path / "gone")}))
+        runs.append(tmp_path / name)
+    files = saliency_figure(*runs, tmp_path, places={"dataset_dir": places["dataset_dir"]})
+    assert [file.name for file in files] == ["figure2.png", "figure2.svg"] and all(file.is_file() for file in files)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_tables_are_written_without_the_networks_and_the_missing_figure_is_named(
+    grid: Path, command, environment
+) -> None:
+    for network in grid.glob("cells/dual*/checkpoints/best.pt"):
+        network.unlink()
+    line = command("table", "phantoms", "--methods", "dual,dual_arfl", "--folds", "1", out=grid)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "(0 to run)" in done.stdout and "Figure 2 was not drawn" in done.stdout
 
 
 def _scores(grid: Path) -> list[Path]:
