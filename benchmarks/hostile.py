@@ -25,7 +25,8 @@ import torch
 import typer
 from monai.transforms import Compose
 
-from benchmarks.mutants import BOMBS, base_files, mutant
+from benchmarks.base_files import base_files
+from benchmarks.mutants import BOMBS, mutant
 from pipeline.cohort import prepare_images
 from pipeline.imaging import (
     ApplyWindowd,

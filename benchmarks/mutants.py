@@ -1,28 +1,20 @@
-"""Small DICOM and PNG files of many syntaxes, and the ways in which they are damaged, drawn from a seed."""
+"""The ways in which a small DICOM or PNG file is damaged, drawn from a seed."""
 
 from __future__ import annotations
 
 import random
 import struct
-import tempfile
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 
-import gdcm
-import numpy as np
 import pydicom
-from PIL import Image
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from pipeline.imaging.writing import ACQUISITION_STYLES, write_mammogram
+from benchmarks.base_files import unwatched
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LONG_FORM = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
@@ -39,119 +31,13 @@ VALUE_REPRESENTATIONS = (
     "OW", "PN", "SH", "SL", "SQ", "SS", "ST", "SV", "TM", "UC", "UI", "UL", "UN", "UR", "US", "UT", "UV", "ZZ",
 )  # fmt: skip
 CHARACTER_SETS = (b"ISO_IR 999", b"ISO 2022 IR 87\\ISO 2022 IR 6", b"\\\\", b"utf-7", b"rot13", b"\xff\xfe", b"UTF-16")
-GDCM_SYNTAXES = {
-    "jpeg_baseline": (8, "JPEGBaselineProcess1"),
-    "jpeg_extended": (12, "JPEGExtendedProcess2_4"),
-    "jpeg_lossless": (12, "JPEGLosslessProcess14_1"),
-    "jpeg_ls": (12, "JPEGLSLossless"),
-}
-
 Mutation = Callable[[bytes, random.Random], bytes]
-
-
-def _scene(height: int = 96, width: int = 80) -> np.ndarray:
-    rows, columns = np.mgrid[:height, :width]
-    inside = ((rows - height / 2) / (0.42 * height)) ** 2 + (columns / (0.7 * width)) ** 2 < 1
-    noise = np.random.default_rng(7).random((height, width))
-    return np.where(inside, 0.45 + 0.3 * noise, 0.02 * noise)
-
-
-def base_files() -> dict[str, bytes]:
-    """Small mammograms that are read without complaint, by syntax; the same bytes on every call."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = {}
-        for style in ACQUISITION_STYLES:
-            path = folder / f"{style.name}.dcm"
-            write_mammogram(
-                path, _scene(), style=style, laterality="L", view="MLO", spacing_mm=(0.1, 0.1), patient_id="x",
-                study_uid="1.2.3", series_uid="1.2.3.4", instance_uid="1.2.3.4.5",
-            )  # fmt: skip
-            files[f"style_{style.name}"] = path.read_bytes()
-        files["explicit"] = _written(_mammogram(12), uid.ExplicitVRLittleEndian)
-        files["implicit"] = _written(_mammogram(12), uid.ImplicitVRLittleEndian)
-        files["big_endian"] = _written(_mammogram(12, order=">"), uid.ExplicitVRBigEndian)
-        files["deflated"] = _written(_mammogram(12), uid.DeflatedExplicitVRLittleEndian)
-        for key, (bits, syntax) in GDCM_SYNTAXES.items():
-            files[key] = _compressed(_mammogram(bits), folder, syntax)
-    files["png"] = _png((_scene() * 255).astype(np.uint8))
-    files["png_16_bit"] = _png((_scene() * 65535).astype(np.uint16))
-    return files
-
-
-def _png(levels: np.ndarray) -> bytes:
-    stream = BytesIO()
-    Image.fromarray(levels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _mammogram(bits: int, *, order: str = "<") -> Dataset:
-    allocated = 8 if bits == 8 else 16
-    stored = (_scene() * (2**bits - 1)).astype(f"{order}u{allocated // 8}")
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.SOPClassUID = uid.DigitalMammographyXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = "1.2.3.4.5"
-    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Phantom^", "x", ""
-    dataset.Modality, dataset.PresentationIntentType = "MG", "FOR PRESENTATION"
-    dataset.ImageLaterality, dataset.ViewPosition = "L", "MLO"
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "399368009", "SCT", "medio-lateral oblique"
-    item.ViewModifierCodeSequence = [Dataset()]
-    item.ViewModifierCodeSequence[0].CodeValue = "399197002"
-    dataset.ViewCodeSequence = [item]
-    dataset.WindowCenter, dataset.WindowWidth = str(2 ** (bits - 1)), str(2**bits - 2)
-    dataset.WindowCenterWidthExplanation, dataset.VOILUTFunction = "NORMAL", "LINEAR"
-    dataset.ImagerPixelSpacing = ["0.1", "0.1"]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
-        allocated,
-        bits,
-        bits - 1,
-        0,
-    )
-    dataset.add_new("PixelData", "OW" if allocated == 16 else "OB", stored.tobytes())
-    return dataset
-
-
-def _written(dataset: Dataset, syntax: str) -> bytes:
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
-    stream = BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
-
-
-def _compressed(dataset: Dataset, folder: Path, syntax: str) -> bytes:
-    """The data set with pixels compressed by gdcm, which knows syntaxes that pydicom does not write."""
-    source, target = folder / "source.dcm", folder / "target.dcm"
-    source.write_bytes(_written(dataset, uid.ExplicitVRLittleEndian))
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(source))
-    change, writer = gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    done = reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    done = done and change.Change()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(target))
-    if not (done and writer.Write()):
-        raise RuntimeError(f"gdcm cannot write {syntax}")
-    made = pydicom.dcmread(target)
-    frame = next(generate_fragments(made.PixelData[8 + int.from_bytes(made.PixelData[4:8], "little") :]))
-    dataset.PixelData = encapsulate([frame])  # only the frame: gdcm's header holds the time
-    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
-    return _written(dataset, made.file_meta.TransferSyntaxUID)
 
 
 def _places(content: bytes) -> list[tuple[int, str, int]]:
     """Place of the value, VR and length of every element of the top level, in an explicit little endian file."""
     places = []
-    with _unwatched():
+    with unwatched():
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         for element in [*dataset.file_meta.values(), *dataset.values()]:
             if isinstance(element, RawDataElement):
@@ -212,7 +98,7 @@ def edit_number(content: bytes, draw: random.Random) -> bytes:
 
 def edit_text(content: bytes, draw: random.Random) -> bytes:
     """Odd text in a random tag, written over what stands there."""
-    with _unwatched():
+    with unwatched():
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         texts = [element for element in dataset.values() if getattr(element, "VR", "") not in ("SQ", "OW", "OB", "US")]
         if not texts:
@@ -228,7 +114,7 @@ def edit_text(content: bytes, draw: random.Random) -> bytes:
 
 def remove_tags(content: bytes, draw: random.Random) -> bytes:
     """One to three tags are missing."""
-    with _unwatched():
+    with unwatched():
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         for tag in draw.sample(list(dataset.keys()), min(draw.randint(1, 3), len(dataset))):
             del dataset[tag]
@@ -268,7 +154,7 @@ def wrong_length(content: bytes, draw: random.Random) -> bytes:
 
 def character_set(content: bytes, draw: random.Random) -> bytes:
     """A character set that does not exist, or does not fit."""
-    with _unwatched():
+    with unwatched():
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         value = draw.choice(CHARACTER_SETS)
         value += b" " * (len(value) % 2)
@@ -377,15 +263,8 @@ STRUCTURED = frozenset(
 )  # fmt: skip
 
 
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _with_tags(content: bytes, tags: dict[str, int]) -> bytes:
-    with _unwatched():
+    with unwatched():
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         for name, value in tags.items():
             dataset[name] = pydicom.DataElement(name, "US", value)
@@ -409,7 +288,7 @@ def _header(syntax: str) -> bytes:
 
 def _inserted(content: bytes, value: bytes, draw: random.Random) -> bytes:
     """Add explicit little endian elements, in front or at the end, where they overrule; other syntaxes lose theirs."""
-    with _unwatched():
+    with unwatched():
         meta = pydicom.dcmread(BytesIO(content), stop_before_pixels=True).file_meta
     start = 144 + meta.FileMetaInformationGroupLength
     if meta.TransferSyntaxUID in (

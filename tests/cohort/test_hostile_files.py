@@ -14,7 +14,8 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from benchmarks.mutants import MUTATIONS, base_files, deflate_bomb, mutant
+from benchmarks.base_files import base_files
+from benchmarks.mutants import MUTATIONS, deflate_bomb, mutant
 from pipeline.cohort import prepare_images
 from pipeline.cohort.ledger import LEDGER, read_ledger
 from pipeline.cohort.limits import limit_worker

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_fragments
 
-from benchmarks.mutants import MUTATIONS, PNG, base_files, deflate_bomb, huge_picture, many_elements, mutant
+from benchmarks.base_files import base_files
+from benchmarks.mutants import MUTATIONS, PNG, deflate_bomb, huge_picture, many_elements, mutant
 from pipeline.imaging import Refusal, RefusalCode, guard, isolation, parsing, read_mammogram
 from pipeline.imaging.codestream import jpeg2000_size, jpeg_size, rle_segments
 
