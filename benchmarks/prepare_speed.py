@@ -45,6 +45,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from threadpoolctl import threadpool_limits
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from pipeline import bundle_file
 from pipeline.cohort.engine import settle
 from pipeline.cohort.workers import Task, prepare_one
