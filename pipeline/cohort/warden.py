@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.cohort.errors import CohortError
-from pipeline.cohort.workers import CRASHED, ONE_THREAD, READY, Outcome, Setup, Task
+from pipeline.cohort.workers import CRASHED, ENVIRONMENT, READY, Outcome, Setup, Task
 from pipeline.imaging import RefusalCode
 
 HUNG = RefusalCode.HUNG.value
@@ -71,7 +71,7 @@ class Warden:
             raise WorkersError("the run was ended")
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | ONE_THREAD,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | ENVIRONMENT,
         )  # fmt: skip
         self._process, self._runner = process, process.pid
         answer, _ = self._ask(process, json.dumps(asdict(self._setup)), START_LIMIT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,37 @@ def test_all_decoders_of_a_syntax_give_equal_values(syntax: str) -> None:
             # libraries round the lossy transforms in their own ways
             tolerance = {uid.JPEGBaseline8Bit: 1, uid.JPEGExtended12Bit: 1, uid.HTJ2K: 2}.get(uid.UID(syntax), 0)
             assert np.abs(result.astype(int) - results[names[0]]).max() <= tolerance
+
+
+def _rle_frame(*packets: int) -> bytes:
+    """A frame with a segment for each number: so many literals of one byte."""
+    segments = [bytes([0, 7]) * count for count in packets]
+    starts = [64 + sum(len(each) for each in segments[:index]) for index in range(len(segments))]
+    return struct.pack("<16I", len(segments), *(starts + [0] * (15 - len(starts)))) + b"".join(segments)
+
+
+@named("packets", [(12, 10), (10, 12), (12, 14), (14, 12), (11, 13), (12, 12, 12), (24,)], ids=str)
+def test_no_decoder_fills_up_what_an_rle_segment_lacks(packets: tuple[int, ...]) -> None:
+    from pydicom.encaps import encapsulate
+
+    dataset = encoded_dataset(np.zeros((3, 4), dtype=np.uint16), uid.RLELossless, bits=16)
+    for name in decoders.decoders_for(uid.RLELossless):
+        dataset.PixelData = encapsulate([_rle_frame(12, 12)])
+        assert (decoders.decode_frame(dataset, name) == 0x0707).all()
+    dataset.PixelData = encapsulate([_rle_frame(*packets)])
+    with pytest.raises((ValueError, RuntimeError), match="RLE|returned"):
+        decoders.decode_frame(dataset, decoders.IMAGECODECS)
+
+
+def test_rle_offsets_beyond_the_frame_are_refused_before_the_codec_follows_them() -> None:
+    from pydicom.encaps import encapsulate
+
+    dataset = encoded_dataset(np.zeros((3, 4), dtype=np.uint16), uid.RLELossless, bits=16)
+    for place in (2**31, 2**32 - 1, 10_000):
+        frame = struct.pack("<16I", 2, 64, place, *[0] * 13) + bytes([0, 7]) * 24
+        dataset.PixelData = encapsulate([frame])
+        with pytest.raises(ValueError, match="not those of the bits"):
+            decoders.decode_frame(dataset, decoders.IMAGECODECS)
 
 
 @named("syntax", COMPRESSED, ids=_name)
