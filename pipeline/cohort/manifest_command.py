@@ -77,6 +77,16 @@ def folder(
         Path | None,
         typer.Option(help="New folder of hard links under pseudonymous names; it becomes the data root."),
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Kinds of unusual images to list: spot_compression, magnification, ...; the reader of the preparation "
+            "must keep the same."
+        ),
+    ] = "implant,implant_displaced",
+    for_processing: Annotated[
+        str, typer.Option(help="refuse raw images, or log: list them; the reader must show them.")
+    ] = "refuse",
     public_ids: Annotated[
         bool, typer.Option("--public-ids", help="The ids are public pseudonyms already: keep them and the paths.")
     ] = False,
@@ -100,7 +110,14 @@ def folder(
     places = [root] if links is None else [root, links]
     pseudonyms = None if public_ids else open_pseudonyms(apart_from=places)
     listing = folder_manifest(
-        root, labels, columns, pseudonyms=pseudonyms, links=links, apart_from=(out, rejects_path(out))
+        root,
+        labels,
+        columns,
+        pseudonyms=pseudonyms,
+        links=links,
+        apart_from=(out, rejects_path(out)),
+        keep=_words(keep),
+        for_processing=for_processing,
     )
     _write(listing, out, links or root, public=public_ids, table=summary(listing.manifest))
     if pseudonyms is not None:

@@ -278,3 +278,22 @@ def test_the_real_files_of_cbis_are_two_patients_with_four_views_each(tmp_path: 
     write_csv(manifest, tmp_path / "cbis-manifest.csv")
     assert len(read_manifest(tmp_path / "cbis-manifest.csv", dataset_dir=root)) == 8
     assert np.all([(root / image).is_file() for image in manifest["image"]])
+
+
+def test_unusual_and_raw_images_stand_in_the_manifest_only_where_they_are_asked_for(root: Path) -> None:
+    labels = root.parent / "labels.csv"
+    labels.write_text("mrn,result\nA1,M\nB2,B\n", encoding="utf-8")
+    write_image(root / "spot.dcm", patient="A1", PaddleDescription="SPOT 10 CM")
+    write_image(root / "raw.dcm", patient="A1", PresentationIntentType="FOR PROCESSING")
+
+    def images(**policies: object) -> tuple[set[str], set[str]]:
+        listing = folder_manifest(root, [labels], columns(), pseudonyms=NAMES, progress=False, **policies)  # type: ignore[arg-type]
+        return set(listing.manifest["image"]), set(listing.rejects["code"])
+
+    usual, codes = images()
+    assert codes == {"special_image", "not_for_presentation"} and len(usual) == 8
+    assert images(keep=("spot_compression",)) == (usual | {"spot.dcm"}, {"not_for_presentation"})
+    assert images(for_processing="log") == (usual | {"raw.dcm"}, {"special_image"})
+    for wrong in ({"keep": ("spott",)}, {"for_processing": "sometimes"}):
+        with pytest.raises(CohortError, match="spott|sometimes"):
+            images(**wrong)

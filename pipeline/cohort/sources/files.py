@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from tqdm import tqdm
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.sources.identity import age_years, maker, path_identifies, tag_text
 from pipeline.imaging import Refusal, RefusalCode, View, explain
-from pipeline.imaging.decoding import check_object
+from pipeline.imaging.decoding import RawPolicy, check_object
 from pipeline.imaging.facts import read_laterality, read_view
 from pipeline.imaging.parsing import open_dataset, silenced
+from pipeline.imaging.special import KEPT, checked_keep
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,36 @@ class ImageFile:
     reason: str = ""
 
 
-def read_files(root: str | Path, *, apart_from: tuple[Path, ...] = (), progress: bool = True) -> list[ImageFile]:
+def read_files(
+    root: str | Path,
+    *,
+    apart_from: tuple[Path, ...] = (),
+    keep: Collection[str] = KEPT,
+    for_processing: RawPolicy | str = RawPolicy.REFUSE,
+    progress: bool = True,
+) -> list[ImageFile]:
     """Read every file below a folder, in the order of the paths; a bad file becomes a record with a code.
 
     Args:
         root: folder of the archive; links to folders are not followed.
         apart_from: files that are not images (tables of labels, results of an earlier run).
+        keep: kinds of unusual images that are no refusals, see :class:`~pipeline.imaging.special.Special`.
+        for_processing: ``refuse`` raw detector values, or ``log``: take them as they are.
         progress: show a bar with files per second.
 
     Returns:
         One record per file.
 
     Raises:
-        CohortError: the folder is missing or holds no file.
+        CohortError: the folder is missing or holds no file, or an unknown kind or policy.
     """
+    try:
+        kinds = checked_keep(keep)
+    except ValueError as error:
+        raise CohortError(str(error)) from error
+    if for_processing not in set(RawPolicy):
+        raise CohortError(f"for_processing {str(for_processing)!r}: {' or '.join(RawPolicy)}")
+    raw = RawPolicy(for_processing)
     home = Path(root)
     if not home.is_dir():
         raise CohortError("--root is not a folder; give the folder that the images were downloaded to")
@@ -82,22 +100,22 @@ def read_files(root: str | Path, *, apart_from: tuple[Path, ...] = (), progress:
     if not paths:
         raise CohortError("--root holds no file; give the folder that the images were downloaded to")
     with silenced(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda path: _silently(home, path), paths)
+        found = pool.map(lambda path: _silently(home, path, kinds, raw), paths)
         return list(tqdm(found, total=len(paths), desc="reading", unit="file", disable=not progress))
 
 
-def _silently(root: Path, path: str) -> ImageFile:
+def _silently(root: Path, path: str, keep: tuple[str, ...], for_processing: RawPolicy) -> ImageFile:
     with silenced():  # a thread has its own
-        return read_file(root, path)
+        return read_file(root, path, keep, for_processing)
 
 
-def read_file(root: Path, path: str) -> ImageFile:
+def read_file(root: Path, path: str, keep: tuple[str, ...], for_processing: RawPolicy) -> ImageFile:
     """Read the record of one file; whatever is wrong with it stands in ``code`` and ``reason``."""
     record = ImageFile(path)
     try:
         dataset = open_dataset(root / path)
         record = _identified(dataset, path)
-        check_object(dataset)
+        check_object(dataset, keep=keep, for_processing=for_processing)
         side, view = side_and_view(dataset)
         return replace(
             record,

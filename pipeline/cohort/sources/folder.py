@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from pipeline.cohort.sources.labels import PATIENT, TABLE, LabelColumns, read_la
 from pipeline.cohort.sources.links import check_links, link_files
 from pipeline.cohort.sources.listing import REJECT_COLUMNS, ROW_WITHOUT_FILE, Listing, ordered
 from pipeline.cohort.sources.tables import LINE
+from pipeline.imaging.decoding import RawPolicy
+from pipeline.imaging.special import KEPT
 
 PERSONAL_COLUMNS = ("PatientID", "AccessionNumber", PATIENT)
 
@@ -57,6 +60,8 @@ def folder_manifest(
     pseudonyms: Pseudonyms | None,
     links: Path | None = None,
     apart_from: tuple[Path, ...] = (),
+    keep: Collection[str] = KEPT,
+    for_processing: RawPolicy | str = RawPolicy.REFUSE,
     progress: bool = True,
 ) -> Listing:
     """Build the manifest of a tree of DICOM files from tables of labels.
@@ -69,6 +74,9 @@ def folder_manifest(
         links: new folder of hard links under pseudonymous names, which becomes the data root: for archives whose paths
             hold ids, names or dates.
         apart_from: files below the root that are not images.
+        keep: kinds of unusual images that stand in the manifest, see :class:`~pipeline.imaging.special.Special`; the
+            reader of the preparation must keep them too.
+        for_processing: ``log`` lets raw images stand in the manifest; the reader must show them.
         progress: show a bar.
 
     Returns:
@@ -84,7 +92,9 @@ def folder_manifest(
             raise CohortError("--links: an archive with public ids needs no other names; leave one of the two options")
         check_links(Path(root), links)
     table = read_labels(labels, columns)
-    found = read_files(root, apart_from=(*apart_from, *labels), progress=progress)
+    found = read_files(
+        root, apart_from=(*apart_from, *labels), keep=keep, for_processing=for_processing, progress=progress
+    )
     files = [with_cbis(file) for file in without_copies(found)]
     rows = join(files, table, columns)
     files = [complete(file, own, table, columns) for file, own in zip(files, rows, strict=True)]
