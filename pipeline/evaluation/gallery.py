@@ -1,4 +1,4 @@
-"""Gallery: a few test patients with their saliency, clean and attacked, drawn on the picture as it was acquired."""
+"""Gallery of failures: the worst errors and the patients that an attack turns over, as pictures with their saliency."""
 
 from __future__ import annotations
 
@@ -7,53 +7,59 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.attacks import PGD, as_logit, attack_mode
-from pipeline.evaluation.metric import PatientAUC, image_seed
+from pipeline.evaluation.failures import choose_failures
 from pipeline.evaluation.picture import Canvas
 from pipeline.evaluation.saliency import saliency, smooth
+from pipeline.evaluation.scores_file import image_seed, read_scores
 from pipeline.imaging import Preparation, load_prepared, read_mammogram
+from pipeline.statistics import CLEAN
 
 SIGMA = 1.5  # smoothing of the map, in prepared pixels
 
 
 class Gallery:
-    """Handler of a test evaluator: write `artefacts/gallery.json` and its pictures when scoring is done.
+    """Handler of a test evaluator: write `artefacts/gallery.json` and its pictures when scores.csv is written.
 
-    The patients are not picked by result: half malignant, half not, the first of each class in the order of a seeded
-    hash of the id. Of each, the views of the breast with the highest clean logit are drawn.
+    Of each patient that :func:`~pipeline.evaluation.failures.choose_failures` gives, the views of the breast with the
+    highest clean logit are drawn: as acquired, the change that the attack adds (amplified), attacked, and the saliency
+    of both.
 
     Args:
         network: the network that was scored.
-        metric: the evaluator's `PatientAUC`, whose rows choose the breasts.
         cohort: gives the test items and the data root.
-        run_directory: its `artefacts/` receives the pictures.
+        run_directory: holds scores.csv; its `artefacts/` receives the pictures.
         attack: the attack that is shown beside the clean image.
-        patients: how many; 0 writes an empty gallery.
-        seed: of the choice and of the attack's start.
+        patients: how many for each rule, at most; 0 writes an empty gallery.
+        seed: of the attack's start.
+        within_breast: pooling of the views of a breast.
+        across_breasts: pooling of the breasts of a patient.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        metric: PatientAUC,
         cohort: Any,
         run_directory: Any,
         attack: PGD,
-        patients: int = 4,
+        patients: int = 2,
         seed: int = 0,
+        within_breast: str = "mean",
+        across_breasts: str = "max",
     ) -> None:
         self.network = network
-        self.metric = metric
         self.cohort = cohort
         self.run_directory = run_directory
         self.attack = attack
         self.patients = patients
         self.seed = seed
+        self.pooling = {"within_breast": within_breast, "across_breasts": across_breasts}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -63,27 +69,36 @@ class Gallery:
             return
         folder = Path(self.run_directory.path) / "artefacts"
         (folder / "gallery").mkdir(parents=True, exist_ok=True)
-        entries = [entry for item in self._chosen_items() for entry in self._draw(item, folder)]
-        (folder / "gallery.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
+        scores = read_scores(folder.parent / "scores.csv")
+        rules = []
+        if self.patients:
+            rules = choose_failures(scores, attack_id=self.attack.attack_id, count=self.patients, pooling=self.pooling)
+        content = {
+            "attack_id": self.attack.attack_id,
+            "budget": self.attack.budget,
+            "rules": [failures.to_dict() for failures in rules],
+            "images": [
+                {"rule": failures.rule} | self._draw(item, folder)
+                for failures in rules
+                for item in self.items(scores, failures.patients)
+            ],
+        }
+        (folder / "gallery.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    def _chosen_items(self) -> list[dict[str, Any]]:
+    def items(self, scores: pd.DataFrame, patients: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Test items of the breast with the highest clean logit of each patient, in the order of the patients."""
         items = self.cohort.items("test", "scoring")
-        labels = {item["patient_id"]: item["patient_label"] for item in items}
-        order = sorted(labels, key=lambda patient: image_seed(self.seed, "gallery", patient))
-        malignant = [p for p in order if labels[p] == 1][: (self.patients + 1) // 2]
-        others = [p for p in order if labels[p] == 0][: self.patients - len(malignant)]
-        clean = self.metric.table.query("attack_id == 'clean'")
+        clean = scores[scores["attack_id"] == CLEAN]
         chosen = []
-        for patient in [*malignant, *others]:
-            breasts = clean[clean["patient_id"] == patient].groupby("laterality")["logit"].mean()
-            side = breasts.idxmax()
+        for patient in patients:
+            side = clean[clean["patient_id"] == patient].groupby("laterality")["logit"].mean().idxmax()
             chosen += [item for item in items if item["patient_id"] == patient and item["laterality"] == side]
         return chosen
 
-    def _draw(self, item: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    def _draw(self, item: dict[str, Any], folder: Path) -> dict[str, Any]:
         device = next(self.network.parameters()).device
         image = load_prepared(item["image"])[None].to(device)
-        label = torch.as_tensor(item["label"], device=device).reshape(1)
+        label = torch.as_tensor(item["patient_label"], device=device).reshape(1)
         attacked = self.attack(self.network, image, label, seed=image_seed(self.seed, "gallery", item["image_id"]))
         sidecar = json.loads(Path(item["image"]).with_suffix(".json").read_text(encoding="utf-8"))
         preparation = Preparation.from_dict(sidecar["preparation"])
@@ -91,23 +106,28 @@ class Gallery:
             Path(self.cohort.root) / item["image_id"], laterality=item["laterality"], view=item["view"]
         )
         canvas = Canvas(source.pixels, preparation, text=f"{item['laterality']} {item['view']}")
-        stem = picture_stem(item)
-        entries = []
-        shown = (("clean", 0.0, image), (self.attack.attack_id, self.attack.budget, attacked))
-        for attack_id, budget, picture in shown:
-            with torch.no_grad(), attack_mode(self.network) as module:
-                logit = float(as_logit(module(picture))[0])
-            heat = smooth(saliency(self.network, picture, label), sigma=SIGMA)[0]
-            kind = "clean" if attack_id == "clean" else "attacked"
-            names = {what: f"artefacts/gallery/{stem}_{kind}_{what}.png" for what in ("picture", "saliency")}
-            canvas.save(folder.parent / names["picture"], change=(picture - image)[0, 0])
-            canvas.save(folder.parent / names["saliency"], change=(picture - image)[0, 0], heat=heat)
-            entries.append(
-                {key: item[key] for key in ("patient_id", "laterality", "view", "patient_label")}
-                | {"image": item["image_id"], "attack_id": attack_id, "budget": budget, "logit": logit}
-                | names
-            )
-        return entries
+        stem = f"artefacts/gallery/{picture_stem(item)}"
+        change = (attacked - image)[0, 0]
+        scenes = []
+        for attack_id, budget, picture in ((CLEAN, 0.0, image), (self.attack.attack_id, self.attack.budget, attacked)):
+            kind = "clean" if attack_id == CLEAN else "attacked"
+            names = {what: f"{stem}_{kind}_{what}.png" for what in ("picture", "saliency")}
+            added = (picture - image)[0, 0]
+            canvas.save(folder.parent / names["picture"], change=added)
+            canvas.save(folder.parent / names["saliency"], change=added, heat=self._heat(picture, label))
+            scenes.append({"attack_id": attack_id, "budget": budget, "logit": self._logit(picture)} | names)
+        limit = float(change.abs().max())
+        canvas.save_change(folder.parent / f"{stem}_change.png", change, limit=limit)
+        return {key: item[key] for key in ("patient_id", "laterality", "view", "patient_label")} | {
+            "image": item["image_id"], "change": f"{stem}_change.png", "change_limit": limit, "scenes": scenes,
+        }  # fmt: skip
+
+    def _logit(self, picture: Tensor) -> float:
+        with torch.no_grad(), attack_mode(self.network) as module:
+            return float(as_logit(module(picture))[0])
+
+    def _heat(self, picture: Tensor, label: Tensor) -> Tensor:
+        return smooth(saliency(self.network, picture, label), sigma=SIGMA)[0]
 
 
 def picture_stem(item: dict[str, Any]) -> str:

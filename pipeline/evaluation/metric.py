@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,10 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
 from pipeline.attacks import PGD, as_logit, attack_mode
+from pipeline.evaluation.scores_file import COLUMNS, image_seed, read_scores, write_scores
 from pipeline.statistics import NotEstimable, auc, pool_patients
 
-COLUMNS = (
-    "image_id", "patient_id", "study_id", "laterality", "view", "partition", "fold", "label", "patient_label",
-    "attack_id", "norm", "budget", "steps", "restarts", "logit",
-)  # fmt: skip
 REQUIRED = ("image_id", "patient_id", "laterality", "patient_label")
-TEXT = ("image_id", "patient_id", "study_id", "laterality", "view", "partition", "attack_id", "norm")
 FACTS = (*REQUIRED, "study_id", "view", "partition", "fold", "breast_label")
 
 
@@ -179,28 +174,13 @@ class ScoreWriter:
             return
         table = self.metric.table
         if self.validation_scores is not None:
-            earlier = pd.read_csv(self.validation_scores, dtype={name: str for name in TEXT}, keep_default_na=False,
-                                  na_values={"label": [""]})  # fmt: skip
+            earlier = read_scores(Path(self.validation_scores))
             kept = earlier.query("partition == 'validation' and attack_id == 'clean'").reindex(columns=table.columns)
             # The fold is the training run's; beside an external test it has no meaning of its own.
             table = pd.concat([table, kept.assign(fold=table["fold"].iloc[0])], ignore_index=True)
         write_scores(table, Path(self.run_directory.path) / "scores.csv")
 
 
-def write_scores(table: pd.DataFrame, path: Path) -> None:
-    """Write scores.csv under a temporary name, then rename; nine digits keep float32 exactly."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    table.to_csv(temporary, index=False, float_format="%.9g")
-    temporary.replace(path)
-
-
 def _entry(column: Any, index: int) -> Any:
     value = column[index]
     return value.item() if isinstance(value, Tensor) else value
-
-
-def image_seed(seed: int, attack_id: str, image_id: str) -> int:
-    """Seed of an image's start under an attack: a function of the run's seed and the image's id alone."""
-    text = f"{seed}\x1f{attack_id}\x1f{image_id}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

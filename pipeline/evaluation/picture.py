@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.imaging import Preparation
 
 HEIGHT = 360  # rows of a drawn picture
+CHANGE_COLOURS = "PuOr_r"  # purple darker, orange brighter: told apart with every common form of colour blindness
 
 
 class Canvas:
@@ -49,6 +50,14 @@ class Canvas:
             hot = matplotlib.colormaps["inferno"](strength)[..., :3]
             alpha = 0.75 * np.sqrt(strength)[..., None]
             colour = (1 - alpha) * colour + alpha * hot
+        self._write(path, colour)
+
+    def save_change(self, path: Path, change: Tensor, *, limit: float) -> None:
+        """Write a PNG of `change` in prepared pixels alone, its colours from -limit to limit; pale where it is 0."""
+        share = self.onto(change) / limit if limit > 0 else np.zeros_like(self.picture)
+        self._write(path, matplotlib.colormaps[CHANGE_COLOURS](0.5 + 0.5 * np.clip(share, -1, 1))[..., :3])
+
+    def _write(self, path: Path, colour: np.ndarray) -> None:
         image = Image.fromarray((255 * colour).round().astype(np.uint8))
         ImageDraw.Draw(image).text((6, 6), self.text, fill=(255, 255, 255), stroke_width=2, stroke_fill=(0, 0, 0))
         image.save(path, optimize=True)

@@ -50,7 +50,9 @@ def render_page(report: dict[str, Any], run_dir: Path) -> str:
         figure=_figures(report),
         picture=lambda scene: pictures.picture_uri(run_dir / scene["picture"]),
         overlay=lambda scene: pictures.overlay_uri(run_dir / scene["picture"], run_dir / scene["saliency"]),
+        change=lambda image: pictures.shown_uri(run_dir / image["change"]),
         colour_bar=Markup(pictures.colour_bar()),
+        change_bar=Markup(pictures.change_bar()),
     )
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     return environment.get_template("report.html.j2").render(report=report)

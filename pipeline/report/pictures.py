@@ -31,9 +31,7 @@ def overlay_uri(picture: Path, saliency: Path) -> str:
     with Image.open(saliency) as opened:
         coloured = opened.mode in ("RGB", "RGBA", "P", "CMYK")
         if coloured:
-            shown = opened.convert("RGB")
-            shown.thumbnail((HEIGHT, HEIGHT))
-            return _uri(shown)
+            return shown_uri(saliency)
     ground = _grey(picture)
     height, width = ground.shape
     values = Image.fromarray(_grey(saliency)).resize((width, height), Image.Resampling.BILINEAR)
@@ -43,9 +41,26 @@ def overlay_uri(picture: Path, saliency: Path) -> str:
     return _uri(Image.fromarray(np.uint8(np.round(255 * mixed))))
 
 
+def shown_uri(path: Path) -> str:
+    """A picture in colour as a data URI, as its maker drew it, made smaller where it is larger than the page shows."""
+    with Image.open(path) as opened:
+        shown = opened.convert("RGB")
+    shown.thumbnail((HEIGHT, HEIGHT))
+    return _uri(shown)
+
+
 def colour_bar() -> str:
     """CSS gradient of the saliency colours, from none to the strongest."""
-    stops = [matplotlib.colors.to_hex(_COLOURS(share)) for share in np.linspace(0, 1, 9)]
+    return _gradient(_COLOURS)
+
+
+def change_bar() -> str:
+    """CSS gradient of the colours of a change, from darker to brighter; evaluation draws in these colours."""
+    return _gradient(matplotlib.colormaps["PuOr_r"])
+
+
+def _gradient(colours: matplotlib.colors.Colormap) -> str:
+    stops = [matplotlib.colors.to_hex(colours(share)) for share in np.linspace(0, 1, 9)]
     return f"linear-gradient(to right, {', '.join(stops)})"
 
 

@@ -49,7 +49,7 @@ class RunFiles:
     rejects: pd.DataFrame | None
     history: pd.DataFrame | None
     flow: list[dict[str, Any]] | None
-    gallery: list[dict[str, Any]] | None
+    gallery: dict[str, Any] | None
     config: dict[str, Any] | None
     provenance: dict[str, Any] | None
     missing: dict[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def read_run(directory: Path) -> RunFiles:
         rejects=_optional_table(directory, "rejects.csv", REJECT_COLUMNS, missing),
         history=_optional_table(directory, "history.csv", ("epoch",), missing),
         flow=_optional_json(directory, "flow.json", list, missing),
-        gallery=_optional_json(directory, "artefacts/gallery.json", list, missing),
+        gallery=_optional_json(directory, "artefacts/gallery.json", dict, missing),
         config=_optional_json(directory, "config.json", dict, missing),
         provenance=_optional_json(directory, "provenance.json", dict, missing),
         missing=missing,

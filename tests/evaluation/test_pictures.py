@@ -1,5 +1,6 @@
-"""Pictures lie on the mammogram as it was acquired, and the gallery does not pick its patients by result."""
+"""Pictures lie on the mammogram as it was acquired."""
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +8,7 @@ import torch
 from monai.transforms import Compose
 from PIL import Image
 
-from pipeline.evaluation.gallery import Gallery, picture_stem
+from pipeline.evaluation.gallery import picture_stem
 from pipeline.evaluation.picture import Canvas
 from pipeline.imaging import (
     ApplyWindowd,
@@ -66,38 +67,20 @@ def test_the_saved_picture_is_the_acquired_one_with_the_change_added(phantoms, t
     assert np.array_equal(changed[20:][outside[20:]], clean[20:][outside[20:]])
 
 
-class _Cohort:
-    def items(self, _partition, _purpose):
-        return [
-            {"patient_id": f"p{i}", "patient_label": int(i < 5), "laterality": side, "view": view}
-            for i in range(10) for side in "LR" for view in ("CC", "MLO")
-        ]  # fmt: skip
-
-
-class _Metric:
-    def __init__(self, seed):
-        rows = _Cohort().items("", "")
-        logits = np.random.default_rng(seed).normal(size=len(rows))
-        self.table = pd.DataFrame(rows).assign(logit=logits, attack_id="clean")
-
-
-def test_patients_are_chosen_by_a_seeded_hash_and_breasts_by_their_score():
-    def chosen(result, seed=0, patients=4):
-        gallery = Gallery(None, metric=_Metric(result), cohort=_Cohort(), run_directory=None, attack=None,
-                          patients=patients, seed=seed)  # fmt: skip
-        return gallery._chosen_items()
-
-    first, second = chosen(1), chosen(2)
-    people = [item["patient_id"] for item in first]
-    assert people == [item["patient_id"] for item in second], "not by result"
-    labels = {item["patient_id"]: item["patient_label"] for item in first}
-    assert sorted(labels.values()) == [0, 0, 1, 1] and len(first) == 8
-    table = _Metric(1).table.groupby(["patient_id", "laterality"])["logit"].mean()
-    for item in first:
-        assert item["laterality"] == table[item["patient_id"]].idxmax()
-    assert {i["patient_id"] for s in range(8) for i in chosen(1, seed=s)} != set(people)
-    assert len({item["patient_id"] for item in chosen(1, patients=3)}) == 3
-    assert chosen(1, patients=0) == []
+def test_the_change_is_pale_where_there_is_none_and_takes_the_end_colours_at_its_limit(phantoms, tmp_path):
+    root, manifest = phantoms
+    path = root / manifest["image"][0]
+    item = prepare_item(chain(), {"image": str(path)})
+    canvas = Canvas(read_mammogram(path).pixels, item["preparation"], text="")
+    inside = canvas.onto(torch.ones(96, 96)) > 0.999
+    inside[:20] = False  # the text
+    for share in (-1.0, -0.5, 0.0, 1.0):
+        canvas.save_change(tmp_path / "change.png", torch.full((96, 96), 0.01 * share), limit=0.01)
+        drawn = np.asarray(Image.open(tmp_path / "change.png"))[inside] / 255
+        expected = matplotlib.colormaps["PuOr_r"](0.5 + 0.5 * share)[:3]
+        assert np.abs(drawn - expected).max() < 0.02, share
+    canvas.save_change(tmp_path / "none.png", torch.zeros(96, 96), limit=0.0)
+    assert (np.asarray(Image.open(tmp_path / "none.png"))[inside] > 240).all()
 
 
 def test_two_images_of_a_view_have_pictures_of_their_own_and_no_id_becomes_a_path():

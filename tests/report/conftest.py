@@ -65,32 +65,49 @@ def scores_of(rng: np.random.Generator, images: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_gallery(rng: np.random.Generator, directory: Path, scores: pd.DataFrame) -> None:
-    """Pictures of a half-ellipse breast with saliency for one malignant and one benign patient."""
+    """Pictures of a half-ellipse breast with saliency for one missed and one falsely called patient."""
     folder = directory / "artefacts" / "gallery"
     folder.mkdir(parents=True)
     rows, columns = np.mgrid[0:500, 0:400]
-    entries: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    rules: list[dict[str, Any]] = []
     test = scores[(scores["partition"] == "test") & (scores["view"] == "MLO") & (scores["laterality"] == "R")]
-    for label in (1, 0):
+    for rule, label in (("missed", 1), ("alarmed", 0)):
         patient = test.loc[test["patient_label"] == label, "patient_id"].iloc[0]
         mine = test[(test["patient_id"] == patient) & test["attack_id"].isin(["clean", "pgd-0.001"])]
         breast = ((rows - 250) / 220.0) ** 2 + ((columns - 400) / 300.0) ** 2 < 1
         grey = np.where(breast, 90 + 60 * rng.random((500, 400)), 0)
+        scenes: list[dict[str, Any]] = []
         for number, row in enumerate(mine.to_dict("records")):
             spot = np.exp(-(((rows - 200 - 90 * number) / 40.0) ** 2) - ((columns - 300 + 60 * number) / 40.0) ** 2)
             stem = f"{patient}-{row['attack_id']}"
             Image.fromarray(grey.astype(np.uint8)).save(folder / f"{stem}.png")
             Image.fromarray((255 * spot * breast).astype(np.uint8)).save(folder / f"{stem}-saliency.png")
-            entries.append(
+            scenes.append(
                 {
-                    **{key: row[key] for key in ("patient_id", "laterality", "view", "attack_id", "budget", "logit")},
-                    "patient_label": int(row["patient_label"]),
-                    "image": row["image_id"],
+                    **{key: row[key] for key in ("attack_id", "budget", "logit")},
                     "picture": f"artefacts/gallery/{stem}.png",
                     "saliency": f"artefacts/gallery/{stem}-saliency.png",
                 }
             )
-    (directory / "artefacts" / "gallery.json").write_text(json.dumps(entries), encoding="utf-8")
+        change = np.where(breast[..., None], rng.integers(0, 256, (500, 400, 3)), 247).astype(np.uint8)
+        Image.fromarray(change).save(folder / f"{patient}-change.png")
+        first = mine.iloc[0]
+        images.append(
+            {
+                "rule": rule,
+                **{key: first[key] for key in ("patient_id", "laterality", "view")},
+                "patient_label": int(first["patient_label"]),
+                "image": first["image_id"],
+                "change": f"artefacts/gallery/{patient}-change.png",
+                "change_limit": 0.001,
+                "scenes": scenes,
+            }
+        )
+        rules.append({"rule": rule, "patients": [patient], "reason": None})
+    rules.append({"rule": "flipped", "patients": [], "reason": "pgd-0.001 turns over no call of a patient"})
+    content = {"attack_id": "pgd-0.001", "budget": 0.001, "rules": rules, "images": images}
+    (directory / "artefacts" / "gallery.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_run(directory: Path, *, patients: int = 120, seed: int = 0) -> Path:

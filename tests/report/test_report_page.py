@@ -204,14 +204,17 @@ def test_dead_features_are_warned_of(make_run: RunFactory) -> None:
 
 def test_a_picture_that_cannot_be_shown_is_said_and_one_outside_the_run_is_refused(make_run: RunFactory) -> None:
     run = make_run(patients=40)
-    entries = json.loads((run / "artefacts/gallery.json").read_text())
-    (run / entries[0]["picture"]).unlink()
-    Image.fromarray(np.zeros((10, 90), np.uint8)).save(run / entries[1]["saliency"])
+    content = json.loads((run / "artefacts/gallery.json").read_text())
+    clean, attacked = content["images"][0]["scenes"]
+    (run / clean["picture"]).unlink()
+    (run / content["images"][1]["change"]).unlink()
+    Image.fromarray(np.zeros((10, 90), np.uint8)).save(run / attacked["saliency"])
     page = Page(write_report(run))
-    assert f"picture {entries[0]['picture']} is not in the run directory" in page.text
+    assert f"picture {clean['picture']} is not in the run directory" in page.text
+    assert f"change {content['images'][1]['change']} is not in the run directory" in page.text
     assert "saliency is 90 x 10 pixels and does not fit the picture of 400 x 500" in page.text
-    entries[0]["picture"] = "../../secret.png"
-    (run / "artefacts/gallery.json").write_text(json.dumps(entries))
+    clean["picture"] = "../../secret.png"
+    (run / "artefacts/gallery.json").write_text(json.dumps(content))
     with pytest.raises(ReportError, match="lies outside the run directory"):
         write_report(run)
 

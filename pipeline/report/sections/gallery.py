@@ -1,4 +1,4 @@
-"""Section with pictures: a few images clean and attacked, each with its saliency, in original orientation."""
+"""Section with pictures: the worst errors and the patients that an attack turns over, each with its saliency."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.report.plain import plain, section
 from pipeline.report.run_files import ReportError, RunFiles
-from pipeline.statistics import CLEAN, probability
+from pipeline.statistics import probability
 
-_NEEDED = ("patient_id", "laterality", "view", "patient_label", "attack_id", "budget", "logit", "picture", "saliency")
+_IMAGE = ("rule", "patient_id", "laterality", "view", "patient_label", "image", "change", "change_limit", "scenes")
+_SCENE = ("attack_id", "budget", "logit", "picture", "saliency")
+_NAME = "artefacts/gallery.json"
 
 
 def gallery(files: RunFiles, labels: dict[str, str]) -> dict[str, Any]:
-    """Entries of artefacts/gallery.json grouped by image, "clean" first, then by budget.
+    """Content of artefacts/gallery.json, checked: rules with their patients, and images clean and attacked.
 
     Args:
         files: The run.
@@ -23,62 +25,74 @@ def gallery(files: RunFiles, labels: dict[str, str]) -> dict[str, Any]:
     Raises:
         ReportError: an entry without a needed key, or a picture outside the run directory.
     """
+    empty: dict[str, Any] = {"rules": [], "images": []}
     if files.gallery is None:
-        return section("missing", reason=files.missing["artefacts/gallery.json"], images=[])
-    if not files.gallery:
-        return section("missing", reason="artefacts/gallery.json lists no pictures", images=[])
-    groups: dict[tuple[str, ...], dict[str, Any]] = {}
-    for number, entry in enumerate(files.gallery):
-        lacking = [key for key in _NEEDED if key not in entry]
-        if lacking:
-            where = files.directory / "artefacts/gallery.json"
-            raise ReportError(f"{where}: entry {number} lacks {', '.join(lacking)}; write the gallery again")
-        key = tuple(str(entry.get(name, "")) for name in ("patient_id", "laterality", "view", "image"))
-        group = groups.setdefault(
-            key,
+        return section("missing", reason=files.missing[_NAME], **empty)
+    rules, images = files.gallery.get("rules", []), files.gallery.get("images", [])
+    if not images:
+        return section("missing", reason=f"{_NAME} lists no pictures", rules=_rules(rules), images=[])
+    drawn = [_image(files, entry, number, labels) for number, entry in enumerate(images)]
+    n = {"images": len(drawn), "patients": len({image["patient_id"] for image in drawn})}
+    return section(n=n, rules=_rules(rules), images=drawn)
+
+
+def _rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"rule": str(entry["rule"]), "patients": len(entry["patients"]), "reason": entry.get("reason")}
+        for entry in rules
+    ]
+
+
+def _image(files: RunFiles, entry: dict[str, Any], number: int, labels: dict[str, str]) -> dict[str, Any]:
+    _need(files, entry, _IMAGE, f"image {number}")
+    scenes = []
+    for place, scene in enumerate(entry["scenes"]):
+        _need(files, scene, _SCENE, f"image {number}, scene {place}")
+        attack_id, logit = str(scene["attack_id"]), plain(scene["logit"])
+        scenes.append(
             {
-                **{name: str(entry[name]) for name in ("patient_id", "laterality", "view")},
-                "patient_label": int(entry["patient_label"]),
-                "scenes": [],
-            },
+                "attack_id": attack_id,
+                "label": labels.get(attack_id, attack_id),
+                "budget": float(scene["budget"] or 0.0),
+                "logit": logit,
+                "probability": None if logit is None else float(probability(logit)),
+                "picture": str(scene["picture"]),
+                "saliency": str(scene["saliency"]),
+                "problem": _problem(files, scene, ("picture", "saliency")),
+            }
         )
-        group["scenes"].append(_scene(files, entry, labels))
-    for group in groups.values():
-        group["scenes"].sort(key=lambda scene: (scene["attack_id"] != CLEAN, scene["budget"]))
-    images = list(groups.values())
-    return section(n={"images": len(images), "patients": len({image["patient_id"] for image in images})}, images=images)
-
-
-def _scene(files: RunFiles, entry: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
-    attack_id, logit = str(entry["attack_id"]), plain(entry["logit"])
     return {
-        "attack_id": attack_id,
-        "label": labels.get(attack_id, attack_id),
-        "budget": float(entry["budget"] or 0.0),
-        "logit": logit,
-        "probability": None if logit is None else float(probability(logit)),
-        "picture": str(entry["picture"]),
-        "saliency": str(entry["saliency"]),
-        "problem": _problem(files, entry),
+        **{name: str(entry[name]) for name in ("rule", "patient_id", "laterality", "view", "change")},
+        "patient_label": int(entry["patient_label"]),
+        "change_limit": float(entry["change_limit"]),
+        "change_problem": _problem(files, entry, ("change",)),
+        "scenes": scenes,
     }
 
 
-def _problem(files: RunFiles, entry: dict[str, Any]) -> str | None:
-    """Why a scene cannot be shown, or None."""
+def _need(files: RunFiles, entry: dict[str, Any], names: tuple[str, ...], what: str) -> None:
+    lacking = [name for name in names if name not in entry]
+    if lacking:
+        raise ReportError(f"{files.directory / _NAME}: {what} lacks {', '.join(lacking)}; write the gallery again")
+
+
+def _problem(files: RunFiles, entry: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """Why pictures cannot be shown, or None."""
     root, shapes = files.directory.resolve(), []
-    for key in ("picture", "saliency"):
-        path = (root / str(entry[key])).resolve()
+    for name in names:
+        path = (root / str(entry[name])).resolve()
         if not path.is_relative_to(root):
-            where = files.directory / "artefacts/gallery.json"
-            raise ReportError(f"{where}: {key} {entry[key]} lies outside the run directory; store it inside")
+            raise ReportError(
+                f"{files.directory / _NAME}: {name} {entry[name]} lies outside the run directory; store it inside"
+            )
         if not path.is_file():
-            return f"{key} {entry[key]} is not in the run directory"
+            return f"{name} {entry[name]} is not in the run directory"
         try:
             with Image.open(path) as image:
                 shapes.append(image.size)
         except UnidentifiedImageError:
-            return f"{key} {entry[key]} is not a picture"
-    (width, height), (wide, high) = shapes
+            return f"{name} {entry[name]} is not a picture"
+    (width, height), (wide, high) = shapes[0], shapes[-1]
     if abs(width * high - height * wide) > 0.02 * height * wide:
-        return f"saliency is {wide} x {high} pixels and does not fit the picture of {width} x {height}"
+        return f"{names[-1]} is {wide} x {high} pixels and does not fit the picture of {width} x {height}"
     return None
