@@ -1,4 +1,4 @@
-"""Stratified patient bootstrap of the AUC, vectorised by ranks: no resample is ever sorted."""
+"""Patient bootstrap, stratified or plain, and that of the AUC by ranks: no resample is ever sorted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.statistics.arrays import Floats, check_confidence, check_scores, require_both_classes
 
 Counts = NDArray[np.int32]
+Places = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 _CELLS = 1 << 20
 """Resamples are drawn in blocks of about this many patients, which bounds the memory to some tens of MB."""
@@ -53,21 +54,55 @@ def bootstrap_auc(labels: ArrayLike, scores: ArrayLike, *, resamples: int = 2000
     if numbers.ndim != 2:
         raise ValueError(f"scores have shape {numbers.shape}; allowed is (attacks, patients)")
     require_both_classes(positive, what="a bootstrap of the AUC")
-    places = [_places(row[positive], row[~positive]) for row in numbers]
+    at = [places(row[positive], row[~positive]) for row in numbers]
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     result = np.empty((len(numbers), resamples))
+    for rows, malignant, benign in stratified_draws(n_positive, n_negative, resamples=resamples, seed=seed):
+        for index, place in enumerate(at):
+            result[index, rows] = pairs_in_order(place, malignant, benign) / (n_positive * n_negative)
+    return result
+
+
+def pairs_in_order(place: Places, malignant: Counts, benign: Counts) -> Floats:
+    """Drawn (malignant, benign) pairs in the right order, ties half, of each resample (r,).
+
+    Args:
+        place: What ``places`` found for the scores of the malignant and benign rows.
+        malignant: (r, P) how often each malignant row is drawn.
+        benign: (r, Q) how often each benign row is drawn.
+    """
+    order_positive, order_negative, left, right = place
+    below = np.zeros((len(benign), benign.shape[1] + 1), dtype=np.int32)
+    np.cumsum(benign[:, order_negative], axis=1, dtype=np.int32, out=below[:, 1:])
+    twice = below[:, left] + below[:, right]
+    return np.einsum("rp,rp->r", malignant[:, order_positive], twice, dtype=np.float64) / 2.0
+
+
+def stratified_draws(
+    n_positive: int, n_negative: int, *, resamples: int, seed: int
+) -> Iterator[tuple[slice, Counts, Counts]]:
+    """Resamples of malignant and of benign patients apart, in blocks: ``bootstrap_auc`` and its kin see the same ones.
+
+    Yields:
+        Place of the block among the resamples, and how often each malignant (r, n_positive) and each benign patient
+        (r, n_negative) is drawn.
+    """
     rng = np.random.default_rng(seed)
-    for rows in _blocks(resamples, positive.size):
+    for rows in _blocks(resamples, n_positive + n_negative):
         size = rows.stop - rows.start
         malignant = resample_counts(n_positive, resamples=size, rng=rng)
-        benign = resample_counts(n_negative, resamples=size, rng=rng)
-        below = np.zeros((size, n_negative + 1), dtype=np.int32)
-        for index, (order_positive, order_negative, left, right) in enumerate(places):
-            np.cumsum(benign[:, order_negative], axis=1, dtype=np.int32, out=below[:, 1:])
-            twice = below[:, left] + below[:, right]
-            hits = np.einsum("rp,rp->r", malignant[:, order_positive], twice, dtype=np.float64)
-            result[index, rows] = hits / (2.0 * n_positive * n_negative)
-    return result
+        yield rows, malignant, resample_counts(n_negative, resamples=size, rng=rng)
+
+
+def plain_draws(size: int, *, resamples: int, seed: int) -> Iterator[tuple[slice, Counts]]:
+    """Resamples of all patients together, in blocks, for figures that depend on the share of malignant patients.
+
+    Yields:
+        Place of the block among the resamples, and how often each patient (r, size) is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    for rows in _blocks(resamples, size):
+        yield rows, resample_counts(size, resamples=rows.stop - rows.start, rng=rng)
 
 
 def percentile_interval(values: Floats, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -78,9 +113,8 @@ def percentile_interval(values: Floats, *, confidence: float = 0.95) -> tuple[fl
     return float(lower), float(upper)
 
 
-def _places(
-    malignant: Floats, benign: Floats
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+def places(malignant: Floats, benign: Floats) -> Places:
+    """Orders of both classes by score, and how many benign scores lie below and not above each malignant one."""
     order_malignant, order_benign = np.argsort(malignant, kind="stable"), np.argsort(benign, kind="stable")
     malignant, benign = malignant[order_malignant], benign[order_benign]
     left = np.searchsorted(benign, malignant, side="left")

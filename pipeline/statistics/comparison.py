@@ -45,7 +45,7 @@ class CorrectedT(NamedTuple):
 
 
 class DelongDifference(NamedTuple):
-    """AUC(first) - AUC(second) in [-1, 1], its two-sided p-value and 95% Wald interval, which may pass -1 or 1."""
+    """AUC(first) - AUC(second) in [-1, 1], its two-sided p-value and Wald interval, which may pass -1 or 1."""
 
     difference: float
     p_value: float
@@ -118,7 +118,12 @@ def corrected_t(first: ArrayLike, second: ArrayLike, *, test_share: float) -> Co
 
 
 def delong_difference(
-    labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, folds: ArrayLike | None = None
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    folds: ArrayLike | None = None,
+    confidence: float = 0.95,
 ) -> DelongDifference:
     """Paired test of two AUCs of the same patients (DeLong et al. 1988, midranks of Sun and Xu 2014).
 
@@ -130,11 +135,13 @@ def delong_difference(
         first: (N,) finite scores of one method, larger is more suspicious.
         second: (N,) scores of the other for the same patients in the same order.
         folds: (N,) the fold in which each patient was tested, or None when one network scored all of them.
+        confidence: Coverage of the interval, in (0, 1).
 
     Raises:
         NotEstimable: fewer than two patients in a class, or a variance of 0 (equal rankings, or both AUCs 0 or 1).
         ValueError: labels or scores that are not allowed.
     """
+    check_confidence(confidence)
     positive, numbers = _check_rows(labels, first, second)
     codes = np.zeros(len(positive), dtype=int) if folds is None else pd.factorize(np.asarray(folds))[0]
     difference = variance = alone = pairs = 0.0
@@ -150,7 +157,8 @@ def delong_difference(
     if variance <= ROUNDING * alone:
         raise NotEstimable(f"the AUCs differ by {difference:g} with a DeLong variance of 0: no spread to test it by")
     error = math.sqrt(variance) / pairs
-    half, p_value = float(norm.ppf(0.975)) * error, 2.0 * float(norm.sf(abs(difference) / error))
+    half = float(norm.ppf(0.5 + confidence / 2.0)) * error
+    p_value = 2.0 * float(norm.sf(abs(difference) / error))
     return DelongDifference(difference, p_value, difference - half, difference + half)
 
 

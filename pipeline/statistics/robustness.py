@@ -110,7 +110,7 @@ def robustness(
 
 def clean_patients(patients: pd.DataFrame) -> pd.DataFrame:
     """The clean rows indexed by patient_id; raises ValueError when there are none."""
-    clean = patients[patients["attack_id"] == CLEAN].set_index("patient_id", verify_integrity=True).sort_index()
+    clean = _by_patient(patients, CLEAN)
     if clean.empty:
         raise ValueError(f"no rows with attack_id {CLEAN!r}; score the images without an attack first")
     return clean
@@ -119,7 +119,7 @@ def clean_patients(patients: pd.DataFrame) -> pd.DataFrame:
 def rows_of_attack(patients: pd.DataFrame, attack_id: str) -> pd.DataFrame:
     """The rows of one attack indexed and sorted by patient_id, checked to be whole exams of patients scored clean."""
     clean = clean_patients(patients)
-    rows = patients[patients["attack_id"] == attack_id].set_index("patient_id", verify_integrity=True).sort_index()
+    rows = _by_patient(patients, attack_id)
     unknown = rows.index.difference(clean.index)
     if len(unknown):
         raise ValueError(f"patient {unknown[0]} was scored under {attack_id} but not clean; score every patient clean")
@@ -159,6 +159,14 @@ def text_or_none(value: object) -> str | None:
 def is_maximum_norm(norm: str | None) -> bool:
     """Whether a norm's name means the largest change of any pixel ("linf", "l_inf", "inf", "max")."""
     return norm is not None and norm.lower().replace("_", "").startswith(("linf", "inf", "max"))
+
+
+def _by_patient(patients: pd.DataFrame, attack_id: str) -> pd.DataFrame:
+    rows = patients[patients["attack_id"] == attack_id].set_index("patient_id").sort_index()
+    if not rows.index.is_unique:
+        who = rows.index[rows.index.duplicated()][0]
+        raise ValueError(f"patient {who} stands twice under {attack_id}; pass one partition and one fold")
+    return rows
 
 
 def _whole(value: object) -> int | None:

@@ -119,6 +119,8 @@ def test_robustness_refuses_half_an_exam_and_patients_without_clean_scores() -> 
     table.loc[(table["attack_id"] == "pgd") & (table["patient_id"] == "b"), "images"] = 2
     with pytest.raises(ValueError, match="patient b has 2 images under pgd but 4 clean"):
         robustness(table, resamples=10)
+    with pytest.raises(ValueError, match="patient b stands twice under clean"):
+        robustness(pd.concat([table, table[table["patient_id"] == "b"]]), resamples=10)
     with pytest.raises(ValueError, match="no rows with attack_id 'clean'"):
         robustness(table[table["attack_id"] == "pgd"], resamples=10)
 
