@@ -24,6 +24,12 @@ _UNDER_ATTACK: WeakKeyDictionary[nn.Module, _Before] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
+def bare(network: nn.Module) -> nn.Module:
+    """The module inside a data-parallel wrapper, or the network itself."""
+    inner = getattr(network, "module", network)
+    return inner if isinstance(inner, nn.Module) else network
+
+
 @contextmanager
 def attack_mode(network: nn.Module) -> Iterator[nn.Module]:
     """Put `network` into eval mode without parameter gradients; restore both per module and per parameter.
@@ -35,8 +41,7 @@ def attack_mode(network: nn.Module) -> Iterator[nn.Module]:
     Yields:
         The bare module of a data-parallel wrapper, so that no gradient synchronisation happens inside the attack.
     """
-    inner = getattr(network, "module", network)
-    inner = inner if isinstance(inner, nn.Module) else network
+    inner = bare(network)
     with _LOCK:
         if inner not in _UNDER_ATTACK:
             modes = [(module, module.training) for module in inner.modules()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Self
@@ -10,10 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.mode import attack_mode
+from pipeline.attacks.component import Passes, Settings
 from pipeline.attacks.objectives import margin
-from pipeline.attacks.parts import images_per_part
-from pipeline.attacks.shapes import as_labels, as_logit, per_image, start_noise
+from pipeline.attacks.shapes import as_images, as_labels, as_logit, per_image, start_noise
 
 Score = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -64,8 +62,7 @@ def pgd(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; at least 1 is needed (0 steps would leave the images unattacked)")
-    images = images.detach().as_subclass(Tensor)  # a MetaTensor would pay its bookkeeping at every step
-    _check_bounds(images, bounds)
+    images = as_images(images, bounds)
     flat_labels = as_labels(labels, len(images))
     if images.is_inference():
         images, flat_labels = images.clone(), flat_labels.clone()
@@ -91,20 +88,7 @@ def pgd(
     return adversarial
 
 
-def _check_bounds(images: Tensor, bounds: tuple[float, float]) -> None:
-    # Outside its bounds an image would be clipped into them, far beyond any budget: the trap of z-scored images.
-    if images.numel() == 0:
-        return
-    low, high = torch.stack(images.aminmax()).tolist()  # the one place of an attack that waits for the device
-    tolerance = 1e-5 * (bounds[1] - bounds[0])  # rounding of an interpolation
-    if not (low >= bounds[0] - tolerance and high <= bounds[1] + tolerance):
-        raise ValueError(
-            f"the images hold values from {low:g} to {high:g}, the attack's bounds are {tuple(bounds)}; "
-            "give the attack the bounds of the images as the network takes them, and a budget in the same units"
-        )
-
-
-class PGD:
+class PGD(Settings):
     """PGD as a component for configurations: `attack(network, images, labels, seed=...)`.
 
     Args:
@@ -125,7 +109,6 @@ class PGD:
     """
 
     name = "pgd"
-    norm = "linf"
 
     def __init__(
         self,
@@ -138,34 +121,20 @@ class PGD:
         amp_dtype: str | None = None,
         memory_gib: float | None = None,
     ) -> None:
-        if budget < 0:
-            raise ValueError(f"budget is {budget}; allowed are numbers from 0 on, in units of the images")
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; at least 1 is needed")
-        if not bounds[0] < bounds[1]:
-            raise ValueError(f"bounds are {tuple(bounds)}; the first must be below the second")
-        if memory_gib is not None and not memory_gib > 0:
-            raise ValueError(f"memory_gib is {memory_gib}; allowed are numbers above 0, or None for no limit")
-        self.budget = float(budget)
-        self.steps = int(steps)
+        super().__init__(budget=budget, steps=steps, bounds=bounds, amp_dtype=amp_dtype, memory_gib=memory_gib)
         self.step_size = 2.5 * self.budget / self.steps if step_size is None else float(step_size)
-        self.bounds = (float(bounds[0]), float(bounds[1]))
         self.random_start = random_start
-        self.amp_dtype = None if amp_dtype is None else getattr(torch, amp_dtype)
-        self.memory_gib = memory_gib
-        self.restarts = 1
         # The ball of the projection, and the start's share of it; subclasses set others.
         self._radius, self._start = self.budget, 1.0
 
     @property
-    def attack_id(self) -> str:
-        """Name of the attack with its budget and steps, as it stands in scores.csv."""
-        return f"{self.name}-{self.steps}@{self.budget:g}"
+    def passes(self) -> Passes:
+        """Cost for one image: the last iterate is returned without a look at it."""
+        return Passes(self.steps, self.steps)
 
     def scaled(self, fraction: float) -> Self:
         """The same attack with budget and step size times `fraction`, for a budget that grows in training."""
-        other = copy.copy(self)
-        other.budget, other.step_size = fraction * self.budget, fraction * self.step_size
+        other = super().scaled(fraction)
         other._radius = fraction * self._radius
         return other
 
@@ -200,17 +169,10 @@ class PGD:
         else:
             start = start_noise(images, seed).mul_(self._start) if self.random_start else None
 
-        with attack_mode(network) as module:
-
-            def score(candidates: Tensor) -> Tensor:
-                with torch.autocast(candidates.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-                    return module(candidates)
-
+        with self.on(network) as (module, score):
             images = images.detach().as_subclass(Tensor)
             labels = as_labels(labels, len(images))
-            step = max(1, len(images))
-            if self.memory_gib is not None and len(images) > 1:
-                step = images_per_part(module, score, images, self.memory_gib)
+            step = self.part_size(module, score, images)
             starts: Iterable[Tensor | None] = repeat(None) if start is None else start.split(step)
             parts = [
                 pgd(

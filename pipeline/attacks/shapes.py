@@ -22,6 +22,27 @@ def as_logit(outputs: Tensor) -> Tensor:
     raise ValueError(f"the score gives shape {tuple(outputs.shape)}; allowed are logits (N,), (N, 1) or (N, 2)")
 
 
+def as_images(images: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Plain, detached images, checked to lie inside `bounds`.
+
+    Outside its bounds an image would be clipped into them, far beyond any budget: the trap of z-scored images.
+
+    Raises:
+        ValueError: values outside the bounds, or NaN.
+    """
+    images = images.detach().as_subclass(Tensor)  # a MetaTensor would pay its bookkeeping at every step
+    if images.numel() == 0:
+        return images
+    low, high = torch.stack(images.aminmax()).tolist()  # the one place of an attack that waits for the device
+    tolerance = 1e-5 * (bounds[1] - bounds[0])  # rounding of an interpolation
+    if not (low >= bounds[0] - tolerance and high <= bounds[1] + tolerance):
+        raise ValueError(
+            f"the images hold values from {low:g} to {high:g}, the attack's bounds are {tuple(bounds)}; "
+            "give the attack the bounds of the images as the network takes them, and a budget in the same units"
+        )
+    return images
+
+
 def as_labels(labels: Tensor, count: int) -> Tensor:
     """Labels (N,) from (N,) or (N, 1)."""
     if labels.shape not in ((count,), (count, 1)):
