@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class Attack(Protocol):
     budget: float
     steps: int
     restarts: int
-    __call__: Callable[..., Tensor]
+
+    def __call__(self, *arguments: Any, **others: Any) -> Tensor: ...
 
 
 class Wrapped:

@@ -9,6 +9,8 @@ import typer
 
 from pipeline import bundle_file
 
+STOPPED = 130  # 128 + SIGINT, as shells count it
+
 
 def prepare(
     path: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest to prepare (CSV).")],
@@ -37,13 +39,16 @@ def prepare(
     parser.read_config(config or bundle_file("preprocess.json"))
     if image_size is not None:
         parser["image_size"] = image_size
-    told = prepare_manifest(
-        path,
-        out=out,
-        preprocessing=parser.get_parsed_content("preprocessing"),
-        dataset_dir=dataset_dir,
-        workers=workers,
-        scheduler=scheduler,
-        allow_raw_ids=allow_raw_ids,
-    )
+    try:
+        told = prepare_manifest(
+            path,
+            out=out,
+            preprocessing=parser.get_parsed_content("preprocessing"),
+            dataset_dir=dataset_dir,
+            workers=workers,
+            scheduler=scheduler,
+            allow_raw_ids=allow_raw_ids,
+        )
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(STOPPED) from stop
     typer.echo(told)

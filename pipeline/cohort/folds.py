@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.schema import PARTITIONS
 
+FEWEST = 3  # folds: with two, four patients of each class are needed, with three, three
 VALIDATION_SHARE = 0.10  # of all patients, as in the paper (70 / 10 / 20 % with five folds)
 
 
@@ -120,13 +121,10 @@ def _check_size(patients: pd.DataFrame, folds: int) -> None:
     if folds < 2:
         raise CohortError(f"folds is {folds}, it must be 2 or more; for one fixed split use the column 'partition'")
     if len(patients) < folds:
-        raise CohortError(
-            f"{len(patients)} patients are fewer than {folds} folds; take more patients or set folds to "
-            f"{max(2, len(patients))} or less"
-        )
+        raise CohortError(f"{len(patients)} patients are fewer than {folds} folds; {_remedy(patients)}")
     groups = patients["group_id"].nunique()
     if groups < folds:
-        raise CohortError(f"{groups} groups are fewer than {folds} folds; set fewer folds or smaller group_id groups")
+        raise CohortError(f"{groups} groups are fewer than {folds} folds; {_remedy(patients)}, or make groups smaller")
     counts = patients["patient_label"].value_counts()
     for label, name in ((1, "malignant"), (0, "benign or negative")):
         count = int(counts.get(label, 0))
@@ -134,8 +132,20 @@ def _check_size(patients: pd.DataFrame, folds: int) -> None:
             raise CohortError(
                 f"{count} of {len(patients)} patients are {name} (patient_label {label}), too few for {folds} folds: "
                 f"one class only would be in a partition. At least {max(folds, 4 if folds == 2 else 3)} of each class "
-                "are needed; take more patients or fewer folds"
+                f"are needed; {_remedy(patients)}"
             )
+
+
+def _remedy(patients: pd.DataFrame) -> str:
+    """What to do about too few patients: the largest number of folds that they allow, and the options that set it."""
+    classes = patients["patient_label"].value_counts()
+    most = min(int(classes.get(0, 0)), int(classes.get(1, 0)), patients["group_id"].nunique())
+    if most < FEWEST:
+        return (
+            f"take more patients: {FEWEST} folds, the fewest that can be recommended, need {FEWEST} of each class; or "
+            "fix the split in the column 'partition'"
+        )
+    return f"take more patients, or set folds to {most}: --cohort#folds {most} in the bundle, --folds {most} in audit"
 
 
 def _validation_pieces(rest: pd.DataFrame, folds: int) -> int:

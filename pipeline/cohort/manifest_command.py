@@ -1,7 +1,8 @@
-"""The commands ``manifest cmmd | ddsm | folder``: each writes a manifest, and beside it what was left out."""
+"""The commands ``manifest cmmd | ddsm | folder``, which write a manifest and what was left out, and ``whose``."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,7 @@ def ddsm(
     read = read_manifest(out, dataset_dir=root)
     typer.echo(summary(read).to_string())
     typer.echo(f"manifest: {out} ({len(read)} images of {read['patient_id'].nunique()} patients below {root})")
+    typer.echo(_next(out, root, public=False))
 
 
 @manifest.command()
@@ -119,13 +121,44 @@ def folder(
         keep=_words(keep),
         for_processing=for_processing,
     )
-    _write(listing, out, links or root, public=public_ids, table=summary(listing.manifest))
-    if pseudonyms is not None:
-        typer.echo(f"pseudonyms: made with the key of fingerprint {pseudonyms.fingerprint}")
+    _write(
+        listing, out, links or root, public=public_ids, table=summary(listing.manifest),
+        more=_ways_in(listing.rejects, kept=_words(keep)),
+        key="" if pseudonyms is None else pseudonyms.fingerprint,
+    )  # fmt: skip
 
 
-def _write(listing: Listing, out: Path, root: Path, *, public: bool, table: pd.DataFrame) -> None:
-    """Write both tables, check the manifest as every reader will, and print the summary."""
+@manifest.command()
+def whose(
+    names: Annotated[list[str], typer.Argument(metavar="PSEUDONYM...", help="f-..., p-... or s-... of a manifest.")],
+    root: Annotated[Path, typer.Option(help="Folder of the archive, as given to 'manifest folder'.")],
+) -> None:
+    """Print the files of an archive that pseudonyms stand for; needs their key. Paths may name patients."""
+    from pipeline.cohort.pseudonyms import PseudonymKeyError, key_path, open_pseudonyms
+    from pipeline.cohort.sources.whose import files_of
+
+    if not key_path().is_file():
+        raise PseudonymKeyError(f"there is no pseudonym key at {key_path()}; only the key that made them leads back")
+    pseudonyms = open_pseudonyms(apart_from=[root])
+    found = files_of(root, names, pseudonyms=pseudonyms)
+    for name, paths in found.items():
+        for path in paths or [f"no file below {root} with the key of fingerprint {pseudonyms.fingerprint}"]:
+            typer.echo(f"{name}: {path}")
+    if not all(found.values()):
+        raise typer.Exit(1)
+
+
+def _write(
+    listing: Listing,
+    out: Path,
+    root: Path,
+    *,
+    public: bool,
+    table: pd.DataFrame,
+    more: list[str] | None = None,
+    key: str = "",
+) -> None:
+    """Write both tables, check the manifest as every reader will, and print the summary and the next step."""
     from pipeline.cohort.manifest import read_manifest
     from pipeline.cohort.sources.listing import rejects_path, write_csv
 
@@ -133,14 +166,40 @@ def _write(listing: Listing, out: Path, root: Path, *, public: bool, table: pd.D
     write_csv(listing.rejects, rejects_path(out))
     read = read_manifest(out, dataset_dir=root, allow_raw_ids=public)
     typer.echo(table.to_string())
-    for note in listing.notes:
-        typer.echo(f"- {note}")
     for code, count in listing.rejects["code"].value_counts().sort_index().items():
         typer.echo(f"left out as {code}: {count}")
     typer.echo(f"left out: {len(listing.rejects)} entries in {rejects_path(out)}")
+    for note in (*listing.notes, *(more or ())):
+        typer.echo(f"- {note}")
+    typer.echo("- only headers were read: cut or damaged pixels are found when audit or prepare reads the images")
     typer.echo(f"manifest: {out} ({len(read)} images of {read['patient_id'].nunique()} patients)")
+    if key:
+        typer.echo(f"pseudonyms: made with the key of fingerprint {key}")
     if public:
         typer.echo("its ids are those of the files: bundle --cohort#allow_raw_ids True, prepare --allow-raw-ids")
+    typer.echo(_next(out, root, public=public))
+
+
+def _next(out: Path, root: Path, *, public: bool) -> str:
+    """The command that comes next."""
+    words = ["python", "-m", "pipeline", "audit", str(out), "--dataset_dir", str(root)]
+    return f"next: {shlex.join([*words, *(['--allow-raw-ids'] if public else [])])}"
+
+
+def _ways_in(rejects: pd.DataFrame, *, kept: tuple[str, ...]) -> list[str]:
+    """Options that list what was left out by policy."""
+    from pipeline.imaging import RefusalCode
+    from pipeline.imaging.special import Special
+
+    reasons = rejects.loc[rejects["code"] == RefusalCode.SPECIAL_IMAGE, "reason"]
+    kinds = [kind for kind in Special if reasons.str.contains(f"'{kind}'", regex=False).any()]
+    ways = []
+    if kinds:
+        listed = ",".join([*kept, *kinds])
+        ways.append(f"--keep {listed} lists the special images too; the reader (ReadMammogramd) must keep the same")
+    if (rejects["code"] == RefusalCode.NOT_FOR_PRESENTATION).any():
+        ways.append("--for-processing log lists the For Processing images too; the reader must have the same")
+    return ways
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the preparation stage remembers of files: their digest, and why they were refused, so nothing is done twice."""
+"""What the preparation stage remembers of files: their digests, and why they were refused, so nothing is done twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.workers import Outcome, Task, image_key
@@ -17,6 +18,16 @@ TRIED_AGAIN = {RefusalCode.CRASHED, RefusalCode.HUNG, RefusalCode.OUT_OF_MEMORY}
 LASTING = set(RefusalCode) - TRIED_AGAIN
 """Codes that tell of the file itself."""
 SETTLED_AFTER = 2.0  # seconds; a file changed just now may change again within the clock tick of its file system
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a file; ``sop_uid`` and ``stored`` of one that was prepared (``pipeline.cohort.marks``)."""
+
+    digest: str
+    raw_id: bool
+    sop_uid: str = ""
+    stored: str = ""
 
 
 class Memory:
@@ -42,23 +53,35 @@ class Memory:
         fingerprint = _fingerprint(task)
         if fingerprint is None or fingerprint not in self._files:
             return None
-        file_digest, raw_id = self._files[fingerprint]
-        key = image_key(file_digest, self._chain_name, task)
+        known = self._files[fingerprint]
+        key = image_key(known.digest, self._chain_name, task)
         if key in self._refusals:
             code, reason = self._refusals[key]
-            return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
-        if self._store.get(key) is None:
+            return Outcome(code=code, reason=reason, file_digest=known.digest, raw_id=known.raw_id)
+        if self._store.get(key) is None or not known.stored:
             return None
-        return Outcome(prepared=key, file_digest=file_digest, raw_id=raw_id)
+        return Outcome(
+            prepared=key,
+            file_digest=known.digest,
+            raw_id=known.raw_id,
+            sop_uid=known.sop_uid,
+            stored=known.stored,
+        )
 
     def note(self, task: Task, outcome: Outcome) -> None:
         """Remember an outcome; a reject that may be the machine's doing (``TRIED_AGAIN``) is not."""
         fingerprint = _fingerprint(task)
         if fingerprint is None or not outcome.file_digest:
             return
-        if self._files.get(fingerprint) != (outcome.file_digest, outcome.raw_id):
-            self._files[fingerprint] = (outcome.file_digest, outcome.raw_id)
-            self._news.append(json.dumps(["file", fingerprint, outcome.file_digest, outcome.raw_id]))
+        known = _Known(outcome.file_digest, outcome.raw_id, outcome.sop_uid, outcome.stored)
+        before = self._files.get(fingerprint)
+        if before is not None and before.digest == known.digest and not known.stored:  # refused for another side
+            known = replace(known, sop_uid=before.sop_uid, stored=before.stored)
+        if before != known:
+            self._files[fingerprint] = known
+            self._news.append(
+                json.dumps(["file", fingerprint, known.digest, known.raw_id, known.sop_uid, known.stored])
+            )
         key = image_key(outcome.file_digest, self._chain_name, task)
         if outcome.code in set(RefusalCode) - PASSING and key not in self._refusals:
             self._refusals[key] = (outcome.code, outcome.reason)
@@ -76,20 +99,25 @@ class Memory:
 
 
 def _fingerprint(task: Task) -> str | None:
-    """Digest of path, size, time of change and id; None where there is no file or it changed just now."""
+    """Digest of path, size, times of change and id; None where there is no file or it changed just now.
+
+    ``cp -p``, ``rsync -a`` and a swap of names keep or set the time of the content (mtime), and never that of the inode
+    (ctime). Where a network drive gives other ctimes to other machines, a file is read once more by each.
+    """
     try:
         status = os.stat(task.path)
     except OSError:
         return None
     if time.time() - status.st_mtime < SETTLED_AFTER:
         return None
-    text = f"{os.path.realpath(task.path)}|{status.st_size}|{status.st_mtime_ns}|{task.patient_id}"
+    times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
+    text = f"{os.path.realpath(task.path)}|{status.st_size}|{times}|{task.patient_id}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _load(path: Path) -> tuple[dict[str, tuple[str, bool]], dict[str, tuple[str, str]], bool]:
+def _load(path: Path) -> tuple[dict[str, _Known], dict[str, tuple[str, str]], bool]:
     """Files, refusals, and whether the file ends in the middle of a line."""
-    files: dict[str, tuple[str, bool]] = {}
+    files: dict[str, _Known] = {}
     refusals: dict[str, tuple[str, str]] = {}
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -99,8 +127,9 @@ def _load(path: Path) -> tuple[dict[str, tuple[str, bool]], dict[str, tuple[str,
         try:
             kind, name, *rest = json.loads(line)
             if kind == "file":
-                digest, raw_id = rest
-                files[name] = (str(digest), bool(raw_id))
+                digest, raw_id, *marks = rest  # lines of earlier versions have no marks
+                sop_uid, stored = marks or ("", "")
+                files[name] = _Known(str(digest), bool(raw_id), str(sop_uid), str(stored))
             elif kind == "refusal":
                 code, reason = rest
                 refusals[name] = (str(code), str(reason))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -58,12 +62,14 @@ def prepare_images(
         allow_raw_ids: accept ids that equal the DICOM PatientID of their file.
 
     Returns:
-        ``prepared``, the rows of the manifest that have an image, with the column ``prepared`` (path in the store); and
+        ``prepared``, the rows of the manifest that have an image, with the columns ``prepared`` (path in the store),
+        ``sop_digest`` and ``stored_digest`` (see :class:`~pipeline.cohort.marks.Marks`); and
         ``rejects`` with image, patient_id, code (a ``RefusalCode``, or "unexpected" for any other error) and reason.
 
     Raises:
         RawIdsError: ids equal the PatientID of their files, in so many patients.
-        WorkersError: worker processes end before they do anything.
+        WorkersError: worker processes end before they do anything, or no usable scheduler.
+        KeyboardInterrupt: Ctrl-C, which says at once how far the run came; what is done is kept.
     """
     root = Path(os.path.abspath(dataset_dir))
     columns = zip(*(manifest[name] for name in ("image", "laterality", "view", "patient_id")), strict=True)
@@ -85,14 +91,17 @@ def prepare_images(
     bar = tqdm(total=len(tasks), initial=len(outcomes), desc="preparing", unit="image", disable=not progress)
     processes = _worker_count(workers, len(todo))
     try:
-        for batch in settle(todo, chain, store, workers=processes, scheduler=scheduler) if todo else ():
-            for task, outcome in batch:
-                outcomes[task.index] = outcome
-                memory.note(task, outcome)
-            memory.save()
-            if book is not None:
-                book.append(rows([task for task, _ in batch]))
-            bar.update(len(batch))
+        with _telling_of_stop(
+            lambda: f"stopped after {len(outcomes)} of {len(tasks)} images; the same command goes on"
+        ):
+            for batch in settle(todo, chain, store, workers=processes, scheduler=scheduler) if todo else ():
+                for task, outcome in batch:
+                    outcomes[task.index] = outcome
+                    memory.note(task, outcome)
+                memory.save()
+                if book is not None:
+                    book.append(rows([task for task, _ in batch]))
+                bar.update(len(batch))
     finally:
         bar.close()
     if book is not None:
@@ -155,9 +164,31 @@ def prepare_manifest(
     return "\n".join(told)
 
 
+@contextmanager
+def _telling_of_stop(words: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C write a line before anything is ended, which takes a moment; a second Ctrl-C does not wait for it."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # somebody else's affair
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, f"\n{words()}\n".encode())  # print may be interrupted in the middle of a line of the bar
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _tables(manifest: pd.DataFrame, outcomes: list[Outcome], store: ImageStore) -> tuple[pd.DataFrame, pd.DataFrame]:
     told = manifest.assign(
         prepared=[str(store.path(outcome.prepared)) if outcome.prepared else "" for outcome in outcomes],
+        sop_digest=[outcome.sop_uid for outcome in outcomes],
+        stored_digest=[outcome.stored for outcome in outcomes],
         code=[outcome.code for outcome in outcomes],
         reason=[outcome.reason for outcome in outcomes],
     )

@@ -22,7 +22,11 @@ TIME_LIMIT = 60.0
 START_LIMIT = 300.0
 """Seconds in which a process must have loaded torch and MONAI; 5 to 20 s here, more from a busy network drive."""
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.cohort.workers import serve; serve()"
+_BOOT = (
+    "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = json.loads(sys.argv[1]); "
+    "from pipeline.cohort.workers import serve; serve()"
+)
+"""Ctrl-C in a terminal goes to every process; a worker leaves it to the one that asks, which ends it."""
 
 
 class WorkersError(CohortError):

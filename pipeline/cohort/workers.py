@@ -18,6 +18,7 @@ from monai.transforms import Compose
 from threadpoolctl import threadpool_limits
 
 from pipeline.cohort.limits import limit_worker
+from pipeline.cohort.marks import read_marks
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, explain, prepare_item
 from pipeline.imaging.isolation import MEMORY_LIMIT, allow_memory, watched_process
@@ -56,6 +57,7 @@ class Outcome:
         reason: why it was rejected.
         file_digest: SHA-256 of the file, "" where it could not be read.
         raw_id: the manifest's patient_id is the PatientID of the file.
+        sop_uid, stored: of a prepared image, see :class:`~pipeline.cohort.marks.Marks`.
         seconds: time that the image took; 0 for one that was known.
     """
 
@@ -64,6 +66,8 @@ class Outcome:
     reason: str = ""
     file_digest: str = ""
     raw_id: bool = False
+    sop_uid: str = ""
+    stored: str = ""
     seconds: float = 0.0
 
 
@@ -115,10 +119,11 @@ def _prepared(task: Task, chain: Compose, store: ImageStore, chain_name: str) ->
         if store.get(key) is None:
             item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
             store.put(key, item["image"], {str(name): value for name, value in item.items()})
+        marks = read_marks(Path(task.path))
     except Exception as error:  # whatever one image does, the run goes on; the code and the place are kept
         code, reason = explain(error)
         return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)
-    return Outcome(prepared=key, file_digest=file_digest, raw_id=raw_id)
+    return Outcome(prepared=key, file_digest=file_digest, raw_id=raw_id, sop_uid=marks.sop_uid, stored=marks.stored)
 
 
 def serve() -> None:

@@ -1,9 +1,40 @@
 """Evaluation: what needs a network - scores under attack, the patient metric, saliency, prediction."""
 
+from pipeline.evaluation.certificates import Certificates
+from pipeline.evaluation.dicom_attack import DicomAttackReport, dicom_attack_report
+from pipeline.evaluation.dicom_test import DicomTest
 from pipeline.evaluation.exam import Exam, ExamError, ExamWriter
 from pipeline.evaluation.gallery import Gallery
 from pipeline.evaluation.metric import PatientAUC, ScoreWriter
 from pipeline.evaluation.saliency import saliency
+from pipeline.evaluation.smoothing import ExamImages, pool_views, smoothing_samples
+from pipeline.evaluation.stored_exam import AttackedExam, LevelsToFlip, PatientFiles, StoredBudget, StoredExam
+from pipeline.evaluation.stored_view import StoredView, ViewFile
+from pipeline.evaluation.strong import StrongTest
 from pipeline.statistics import pool_patients
 
-__all__ = ["Exam", "ExamError", "ExamWriter", "Gallery", "PatientAUC", "ScoreWriter", "pool_patients", "saliency"]
+__all__ = [
+    "AttackedExam",
+    "Certificates",
+    "DicomAttackReport",
+    "DicomTest",
+    "Exam",
+    "ExamError",
+    "ExamImages",
+    "ExamWriter",
+    "Gallery",
+    "LevelsToFlip",
+    "PatientAUC",
+    "PatientFiles",
+    "ScoreWriter",
+    "StoredBudget",
+    "StoredExam",
+    "StoredView",
+    "StrongTest",
+    "ViewFile",
+    "dicom_attack_report",
+    "pool_patients",
+    "pool_views",
+    "saliency",
+    "smoothing_samples",
+]

@@ -13,7 +13,7 @@ from monai.transforms import Compose
 
 from pipeline.imaging.refusal import refusal_of
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raised whenever the same settings give different prepared pixels, so that the store computes them anew."""
 
 _MONAI_STATE = ("R", "first_call", "overrides", "lazy", "log_stats", "progress", "_lazy")

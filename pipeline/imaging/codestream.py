@@ -27,12 +27,14 @@ class DeclaredSize:
         columns: width in pixels.
         components: samples per pixel.
         bits: bits per sample of the first component.
+        signed: its samples are signed; only JPEG 2000 says so.
     """
 
     rows: int
     columns: int
     components: int
     bits: int
+    signed: bool = False
 
 
 def jpeg_size(stream: bytes) -> DeclaredSize | None:
@@ -73,8 +75,14 @@ def jpeg2000_size(stream: bytes) -> DeclaredSize | None:
         return None
     if -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high) > MOST_TILES:
         return None
-    bits = (stream[start + 42] & 0x7F) + 1
-    return DeclaredSize(rows=bottom - top, columns=right - left, components=components, bits=bits)
+    depth = stream[start + 42]  # Ssiz, its first bit is the sign
+    return DeclaredSize(
+        rows=bottom - top,
+        columns=right - left,
+        components=components,
+        bits=(depth & 0x7F) + 1,
+        signed=depth > 0x7F,
+    )
 
 
 def rle_segments(stream: bytes) -> int | None:

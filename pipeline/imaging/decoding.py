@@ -31,6 +31,17 @@ PROJECTION_MODALITIES = ("CR", "DX", "RG", "OT")
 MODALITIES = (*PROJECTION_MODALITIES, "CT", "MR", "US", "NM", "PT", "XA", "RF", "SC", "SR", "PR", "KO", "SEG", "DOC")
 PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 """Defined terms that a reason may quote (PS3.3 C.7.3.1.1.1 and C.7.6.3.1.2, the usual ones)."""
+LOSSLESS_CODECS = frozenset(
+    {
+        uid.JPEGLossless,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLSLossless,
+        uid.JPEG2000Lossless,
+        uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
+    }
+)
+"""Syntaxes whose values are the very ones that were encoded; lossy ones may overshoot the highest by a little."""
 EXPLANATIONS = ("NORMAL", "HARDER", "SOFTER")
 """Window Center & Width Explanations that the provenance may quote; other text may hold anything."""
 
@@ -100,12 +111,15 @@ def decode(dataset: Dataset) -> np.ndarray:
     fastest is tried first, see :data:`~pipeline.imaging.decoders.ORDER`.
 
     Raises:
-        Refusal: ``unsupported_syntax`` without a decoder, ``unreadable`` for damaged pixel data.
+        Refusal: ``unsupported_syntax`` without a decoder, ``unreadable`` for damaged pixel data, ``pixel_size`` for
+            values that Bits Stored cannot hold.
     """
     syntax = uid.UID(str(getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID", "")))
     pixels = _native(dataset, syntax) if syntax in decoders.NATIVE else _decompressed(dataset, syntax)
     if pixels.ndim != 2 or min(pixels.shape) < 2:
         raise Refusal(RefusalCode.UNSUPPORTED_PIXELS, f"pixel array of shape {pixels.shape}: one frame (rows, columns)")
+    if syntax in LOSSLESS_CODECS:
+        _check_range(pixels, int(dataset.BitsStored))
     return _stored_bits(pixels, dataset, packed=syntax in decoders.NATIVE or syntax == uid.RLELossless)
 
 
@@ -142,6 +156,17 @@ def _decompressed(dataset: Dataset, syntax: uid.UID) -> np.ndarray:
     raise Refusal(RefusalCode.UNREADABLE, f"pixel data cannot be decoded ({tried})") from failures[0]
 
 
+def _check_range(pixels: np.ndarray, bits: int) -> None:
+    """Refuse values that Bits Stored cannot hold; those of a codec without a sign may be the bits of negative ones."""
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < -(2 ** (bits - 1)) or high >= 2**bits:
+        raise Refusal(
+            RefusalCode.PIXEL_SIZE,
+            f"decoded values reach from {low} to {high}, beyond Bits Stored (0028,0101), {bits}; mend the tag at its "
+            "source",
+        )
+
+
 def _stored_bits(pixels: np.ndarray, dataset: Dataset, *, packed: bool) -> np.ndarray:
     """Bits Stored below High Bit as a number; codecs other than RLE give such numbers, but may lack the sign."""
     bits, signed, width = int(dataset.BitsStored), pixels.dtype.kind == "i", 8 * pixels.dtype.itemsize
@@ -163,6 +188,11 @@ def _texts(value: Any) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(part) for part in value]
+
+
+def explanations(dataset: Dataset) -> list[str]:
+    """Window Center & Width Explanations (0028,1055), those that are known terms; the others empty."""
+    return [_term(text) for text in _texts(dataset.get("WindowCenterWidthExplanation"))]
 
 
 def _term(text: str) -> str:
@@ -212,8 +242,7 @@ def read_presentation(dataset: Dataset) -> Presentation:
             RefusalCode.BAD_DISPLAY, "VOI LUT Function (0028,1056) is unknown: LINEAR, LINEAR_EXACT or SIGMOID"
         )
     centres, widths = _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))
-    texts = _texts(dataset.get("WindowCenterWidthExplanation"))
-    notes = [_term(text) for text in texts]
+    notes = explanations(dataset)
     if len(centres) != len(widths):
         raise Refusal(RefusalCode.BAD_DISPLAY, f"{len(centres)} Window Centers but {len(widths)} Window Widths")
     notes += [""] * len(centres)
@@ -221,7 +250,12 @@ def read_presentation(dataset: Dataset) -> Presentation:
     modality_items = dataset.get("ModalityLUTSequence") or []
     table = read_table(modality_items[0], signed_input=signed, little_endian=little) if modality_items else None
     intercept = float(dataset.get("RescaleIntercept") or 0)
-    slope = float(dataset.get("RescaleSlope") or 1)
+    slope = (_numbers(dataset.get("RescaleSlope")) or [1.0])[0]
+    if slope == 0:
+        raise Refusal(
+            RefusalCode.BAD_DISPLAY,
+            "Rescale Slope (0028,1053) is 0, which shows every pixel alike: mend it at its source",
+        )
     signed_voi = table is None and (signed or low * slope + intercept < 0)
     voi_items = dataset.get("VOILUTSequence") or []
     photometric = str(dataset.PhotometricInterpretation).strip().upper()

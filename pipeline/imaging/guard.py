@@ -123,7 +123,7 @@ def check_pixels(dataset: Dataset, *, limits: Limits | None = None) -> None:
         raise Refusal(RefusalCode.UNSUPPORTED_PIXELS, f"Bits Allocated (0028,0100) is {allocated}: 8 or 16")
     _whole(dataset, "BitsStored", 1, allocated)
     _whole(dataset, "HighBit", 0, allocated - 1)
-    _whole(dataset, "PixelRepresentation", 0, 1, default=0)
+    signed = _whole(dataset, "PixelRepresentation", 0, 1, default=0) == 1
     samples = _whole(dataset, "SamplesPerPixel", 1, 4, default=1)
     frames = _whole(dataset, "NumberOfFrames", 1, 65535, default=1)
     if rows * columns * frames > limits.pixels:
@@ -145,7 +145,7 @@ def check_pixels(dataset: Dataset, *, limits: Limits | None = None) -> None:
     if not syntax.is_valid or not syntax.is_transfer_syntax:
         raise Refusal(RefusalCode.UNSUPPORTED_SYNTAX, "Transfer Syntax UID (0002,0010) is none of PS3.6: no decoder")
     if _is_compressed(syntax):
-        _check_compressed(data, syntax, rows, columns, samples, allocated, native, frames)
+        _check_compressed(data, syntax, rows, columns, samples, allocated, native, frames, signed)
     elif not native <= len(data) < native + max(native // rows, 2):
         raise Refusal(
             RefusalCode.PIXEL_SIZE,
@@ -155,7 +155,15 @@ def check_pixels(dataset: Dataset, *, limits: Limits | None = None) -> None:
 
 
 def _check_compressed(
-    data: bytes, syntax: uid.UID, rows: int, columns: int, samples: int, allocated: int, native: int, frames: int
+    data: bytes,
+    syntax: uid.UID,
+    rows: int,
+    columns: int,
+    samples: int,
+    allocated: int,
+    native: int,
+    frames: int,
+    signed: bool,
 ) -> None:
     try:
         buffer = io.BytesIO(data)
@@ -192,6 +200,12 @@ def _check_compressed(
             RefusalCode.PIXEL_SIZE,
             f"the codestream declares {size.rows} x {size.columns} pixels, {size.components} component(s) of "
             f"{size.bits} bits, the tags {rows} x {columns}, {samples} of {allocated}",
+        )
+    if size.signed and not signed:
+        raise Refusal(
+            RefusalCode.PIXEL_SIZE,
+            "the codestream declares signed samples, Pixel Representation (0028,0103) unsigned ones: it must be 1; "
+            "mend the tag at its source",
         )
 
 

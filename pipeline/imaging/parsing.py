@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import io
 import logging
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -155,9 +156,12 @@ def open_dataset(
         The data set with ``file_meta``; values are still raw, and fail where they are asked for.
 
     Raises:
-        Refusal: ``unreadable``, ``too_large``, ``too_deep`` or ``out_of_memory``.
+        Refusal: ``unreadable``, ``too_large``, ``too_deep``, ``out_of_memory``, or ``missing_file`` for what is no
+            regular file.
     """
     limits = limits or Limits()
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe waits for ever
+        raise Refusal(RefusalCode.MISSING_FILE, "no regular file, but a folder, pipe, socket or device; leave it out")
     with refusing("DICOM file"), open(path, "rb", buffering=0) as raw:
         size = raw.seek(0, io.SEEK_END)
         raw.seek(0)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.imaging import scan
 from pipeline.imaging.display import Display, Table
+from pipeline.imaging.padding import any_padded, tabled_unpadded_means, unpadded_means
 from pipeline.imaging.steps import Background, Crop, Flip, Pad, Resize, Step, Stretch
 
 STEPS: dict[str, type] = {kind.__name__: kind for kind in (Display, Stretch, Background, Crop, Flip, Resize, Pad)}
@@ -88,18 +89,34 @@ class Preparation:
                 values = step.apply(values)
         return values
 
-    def area_means(self, stored: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Means of the shown picture over the cells of a grid, before any geometry: float32 ``grid``.
+    def area_means(self, stored: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Means of the shown picture over the cells of a grid, before any geometry; padded pixels count nowhere.
 
         Args:
             stored: stored values (H, W).
             grid: (rows, columns) of the result.
+
+        Returns:
+            Means over the pixels that are no padding, float32 ``grid``, 0 in a cell without any; and the share of
+            padded pixels in each cell, float32 ``grid``, None where no pixel is padded.
         """
         pixels = stored.cpu().numpy()
         if scan.tabled(pixels):
-            return torch.from_numpy(scan.area_means(pixels, self.shown(scan.every_value(pixels)).numpy(), grid))
-        shown = self.shown(stored.to(torch.float32))
-        return functional.interpolate(shown[None, None], size=grid, mode="area")[0, 0]
+            values = scan.every_value(pixels)
+            table, chosen = self.shown(values).numpy(), self._padded(values).numpy()
+            if not chosen.any() or not any_padded(pixels, chosen):
+                return torch.from_numpy(scan.area_means(pixels, table, grid)), None
+            means, share = tabled_unpadded_means(pixels, table, chosen, grid)
+            return torch.from_numpy(means), torch.from_numpy(share)
+        shown, padded = self.shown(stored.to(torch.float32)), self._padded(stored)
+        if not padded.any():
+            return functional.interpolate(shown[None, None], size=grid, mode="area")[0, 0], None
+        return unpadded_means(shown, padded, grid)
+
+    def _padded(self, stored: Tensor) -> Tensor:
+        """Where stored values stand for padding, bool of their shape."""
+        display = next((step for step in self.steps if isinstance(step, Display)), None)
+        return torch.zeros_like(stored, dtype=torch.bool) if display is None else display.padded(stored)
 
     def _scanned(self, pixels: np.ndarray) -> Tensor | None:
         """Prepared pixels in one pass, None where the steps come in another order than the pass has."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.imaging.film import blanked_labels, film_frame, without_border_strips
+from pipeline.imaging.padding import MOSTLY, continued, stands_for_air, unpadded_box, unpadded_means
 from pipeline.imaging.refusal import Refusal, RefusalCode
 from pipeline.imaging.steps import enlarge_mask
 
@@ -49,20 +50,25 @@ THINNEST_BREAST = 0.04
 """Smallest radius of a circle inside the breast, share of the shorter side; lettering is thinner."""
 
 
-def segment_breast(pixels: np.ndarray | Tensor) -> np.ndarray:
+def segment_breast(pixels: np.ndarray | Tensor, *, padded: np.ndarray | None = None) -> np.ndarray:
     """Find the breast, with the pectoral muscle where it is in the picture.
 
     Args:
         pixels: display values (H, W) in [0, 1], bright = dense, any scale of contrast.
+        padded: pixels that stand for padding, bool (H, W), as ``Mammogram.padded``; they count nowhere.
 
     Returns:
-        Mask, bool (H, W).
+        Mask, bool (H, W); a cell of the working grid that is mostly padded is no breast.
 
     Raises:
         Refusal: ``no_breast`` if nothing plausible is found.
     """
     picture = as_picture(pixels)
-    return enlarge_mask(breast_grid(picture), (picture.shape[0], picture.shape[1])).numpy()
+    shape = (picture.shape[0], picture.shape[1])
+    if padded is None or not padded.any():
+        return enlarge_mask(breast_grid(picture), shape).numpy()
+    means, share = unpadded_means(picture.float(), torch.from_numpy(np.ascontiguousarray(padded)), grid_shape(shape))
+    return enlarge_mask(breast_grid(means, share), shape).numpy()
 
 
 def as_picture(pixels: np.ndarray | Tensor) -> Tensor:
@@ -83,12 +89,36 @@ def grid_shape(shape: tuple[int, int]) -> tuple[int, int]:
     return max(round(shape[0] * scale), 2), max(round(shape[1] * scale), 2)
 
 
-def breast_grid(pixels: Tensor) -> np.ndarray:
-    """Find the breast on a grid of at most ``GRID`` per side: bool (h, w), see :func:`segment_breast`."""
+def breast_grid(pixels: Tensor, padded: Tensor | None = None) -> np.ndarray:
+    """Find the breast on a grid of at most ``GRID`` per side: bool (h, w), see :func:`segment_breast`.
+
+    Args:
+        pixels: the picture, at any size, or, with padding, on the grid: means over the pixels that are none.
+        padded: share of padded pixels in each cell, (h, w); None where nothing is padded. The breast is sought in the
+            box that padding encloses, as if the picture ended there.
+    """
     small = to_grid(pixels)
+    if padded is None:
+        return _sought(small, np.zeros_like(small, dtype=bool))
+    hidden = padded.numpy() > MOSTLY
+    box = unpadded_box(hidden)
+    grid = np.zeros_like(hidden)
+    grid[box] = _sought(small[box], hidden[box])
+    grid &= ~hidden
+    if not grid.any():
+        raise Refusal(RefusalCode.NO_BREAST, "the largest structure lies in the padding: no breast")
+    return grid
+
+
+def _sought(small: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The breast in a picture (h, w); padding counts nowhere, unless it is the air itself, at its lowest level."""
+    if hidden.any():
+        air = stands_for_air(hidden)
+        small = np.where(hidden, np.float32(0), small) if air else continued(small, hidden)
+        hidden = hidden & (not air)
     frame = film_frame(small)
     smooth = ndimage.gaussian_filter(np.where(frame, 0, small), 1.0)
-    usable = ~frame & ~blanked_labels(small)
+    usable = ~frame & ~blanked_labels(small) & ~hidden
     level = _level(smooth[usable])
     mask = _one_breast(smooth > level.threshold, frame)
     uneven = _uneven_air(smooth, usable, mask, level)

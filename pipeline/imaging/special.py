@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
@@ -107,8 +108,11 @@ CBIS_REGIONS = ("ROI MASK IMAGES", "CROPPED IMAGES")
 SPECIMEN_CODES = ("127457009", "G-8310")
 """Tissue specimen from breast in View Code Sequence: SNOMED CT and RT (PS3.16 CID 4014)."""
 
-PADDLES = {"SPOT": Special.SPOT_COMPRESSION, "MAG": Special.MAGNIFICATION}
-"""Words of Paddle Description (0018,11A4) that name the small paddles of work-up views."""
+PADDLES = {
+    re.compile(r"(?<![A-Z])SPOT"): Special.SPOT_COMPRESSION,
+    re.compile(r"(?<![A-Z])MAG(N[A-Z]*)?(?![A-Z])"): Special.MAGNIFICATION,
+}
+"""Words of Paddle Description (0018,11A4) that name the small paddles of work-up views; IMAGE is none of them."""
 
 
 def checked_keep(keep: Collection[str]) -> tuple[str, ...]:
@@ -143,7 +147,7 @@ def special_kinds(dataset: Dataset, modifiers: Iterable[str] = ()) -> tuple[Spec
     elif text_of(dataset, "SOPClassUID") in TOMOSYNTHESIS_CLASSES:
         found.add(Special.TOMOSYNTHESIS)
     paddle = text_of(dataset, "PaddleDescription")
-    found |= {kind for word, kind in PADDLES.items() if word in paddle}
+    found |= {kind for word, kind in PADDLES.items() if word.search(paddle)}
     factor = dataset.get("EstimatedRadiographicMagnificationFactor")
     if isinstance(factor, int | float) and MAGNIFIED <= factor <= MAGNIFICATION_RANGE[1]:
         found.add(Special.MAGNIFICATION)

@@ -138,8 +138,8 @@ class SegmentBreastd(RecordedTransform):
 
     def _prepare(self, item: Item, key: Hashable) -> None:
         shape = item["preparation"].source_shape
-        small = item["preparation"].area_means(item[key], grid_shape(shape))
-        grid = breast_grid(small)
+        small, padded = item["preparation"].area_means(item[key], grid_shape(shape))
+        grid = breast_grid(small, padded)
         kept = grid if self.remove_background else np.ones_like(grid)
         tissue = grid
         if self.remove_pectoral:

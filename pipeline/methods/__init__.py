@@ -12,7 +12,12 @@ from pipeline.methods.ema import EMA
 from pipeline.methods.free import FreeTraining
 from pipeline.methods.mart import MART, mart_loss
 from pipeline.methods.mirst import MIRST
-from pipeline.methods.robust_feature import FeatureShares, feature_shares, robust_feature_loss
+from pipeline.methods.robust_feature import (
+    FeatureShares,
+    feature_shares,
+    robust_feature_loss,
+    robust_feature_rows,
+)
 from pipeline.methods.rows import grow_batch, split_rows
 from pipeline.methods.trades import TRADES, trades_loss
 
@@ -37,6 +42,7 @@ __all__ = [
     "grow_batch",
     "mart_loss",
     "robust_feature_loss",
+    "robust_feature_rows",
     "split_rows",
     "trades_loss",
 ]

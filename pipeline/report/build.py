@@ -7,10 +7,15 @@ from typing import Any
 
 from pipeline.report.plain import plain
 from pipeline.report.run_files import RunFiles, read_run
+from pipeline.report.sections.certified import certified_section
 from pipeline.report.sections.cohort import cohort, flow
+from pipeline.report.sections.comparison import comparison_section
+from pipeline.report.sections.dicom_attack import dicom_attack_section
 from pipeline.report.sections.gallery import gallery
+from pipeline.report.sections.groups import subgroups_section
 from pipeline.report.sections.overview import overview
 from pipeline.report.sections.reproducibility import reproducibility
+from pipeline.report.sections.risk import calibration_section, decision_section
 from pipeline.report.sections.scores import (
     Settings,
     discrimination,
@@ -20,20 +25,22 @@ from pipeline.report.sections.scores import (
     robustness_section,
     score_patients,
 )
+from pipeline.report.sections.strong import gates_section, strong_section
 from pipeline.report.sections.training import history
 
-SCHEMA = {"name": "arfl-report", "version": "1.0"}
+SCHEMA = {"name": "arfl-report", "version": "2.0"}
 """Changes of meaning or removals raise the first number, additions the second; see schema.json."""
 
 NOTICE = "Research use only, not for diagnosis"
 
 
-def build_report(run_dir: Path, settings: Settings | None = None) -> dict[str, Any]:
+def build_report(run_dir: Path, settings: Settings | None = None, *, compare: Path | None = None) -> dict[str, Any]:
     """Build the content of report.json from a run directory.
 
     Args:
         run_dir: ``runs/<name>`` with at least scores.csv.
         settings: Pooling, resamples, seed and confidence; the defaults of ``Settings`` when None.
+        compare: Another run on the same patients, or None.
 
     Returns:
         JSON values only; one entry per section beside ``schema``, ``run`` and ``notice``.
@@ -52,10 +59,18 @@ def build_report(run_dir: Path, settings: Settings | None = None) -> dict[str, A
         "overview": overview(files, scored, cohort_entry),
         "flow": flow(files),
         "cohort": cohort_entry,
-        "discrimination": discrimination(scored),
+        "discrimination": discrimination(scored, settings),
         "robustness": robustness_section(scored),
+        "strong": strong_section(files, scored, settings),
+        "gates": gates_section(files, settings),
+        "certified": certified_section(files),
         "operating_points": operating_points(scored, settings),
         "flips": flips_section(scored, settings),
+        "calibration": calibration_section(scored, settings),
+        "decision_curve": decision_section(scored, settings),
+        "subgroups": subgroups_section(files, scored, settings),
+        "comparison": comparison_section(scored, compare, settings),
+        "dicom_attack": dicom_attack_section(files),
         "history": history(files),
         "gallery": gallery(files, scored.labels),
         "patients": patients(scored),

@@ -14,9 +14,17 @@ def report(
     across_breasts: Annotated[str, typer.Option(help="Pooling of a patient's breasts: max or mean.")] = "max",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.", min=1)] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    compare: Annotated[Path | None, typer.Option(metavar="RUN2", help="Another run on the same patients.")] = None,
 ) -> None:
     """Write report.json and report.html from a run directory's files."""
     from pipeline.report.write import write_report
 
-    page = write_report(run, within_breast=within_breast, across_breasts=across_breasts, resamples=resamples, seed=seed)
+    page = write_report(
+        run,
+        within_breast=within_breast,
+        across_breasts=across_breasts,
+        resamples=resamples,
+        seed=seed,
+        compare=compare,
+    )
     typer.echo(f"report: {page}")

@@ -54,7 +54,7 @@ def roc_figure(curves: list[dict[str, Any]]) -> str | None:
     drawn = [(index, curve) for index, curve in enumerate(curves) if curve["roc"] is not None]
     if not drawn:
         return None
-    with _figure("roc", 4.4, 4.4) as (axes, finish):
+    with figure_of("roc", 4.4, 4.4) as (axes, finish):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="chance")
         for index, curve in drawn:
             axes.plot(
@@ -76,7 +76,7 @@ def budget_figures(points: list[dict[str, Any]]) -> list[str]:
     """AUC against budget with intervals, one figure per norm and one line per kind of attack."""
     figures = []
     for number, (norm, lines) in enumerate(_by_norm(points).items()):
-        with _figure(f"budget{number}", 4.8, 4.0) as (axes, finish):
+        with figure_of(f"budget{number}", 4.8, 4.0) as (axes, finish):
             axes.axhline(0.5, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
             place = _budget_axis(axes, [point for line in lines.values() for point in line])
             axes.annotate(
@@ -101,7 +101,7 @@ def budget_figures(points: list[dict[str, Any]]) -> list[str]:
                 )
                 for point in shown:
                     marker = "o" if point is points[0] else _MARKERS[index % len(_MARKERS)]
-                    _with_intervals(
+                    with_intervals(
                         axes,
                         [place(point)],
                         [point["auc"]],
@@ -120,7 +120,7 @@ def operating_figures(attacks: list[dict[str, Any]]) -> list[str]:
     """Sensitivity and specificity against budget at a frozen threshold, one figure per norm."""
     figures = []
     for number, (norm, lines) in enumerate(_by_norm(attacks).items()):
-        with _figure(f"operating{number}", 4.8, 4.0) as (axes, finish):
+        with figure_of(f"operating{number}", 4.8, 4.0) as (axes, finish):
             place = _budget_axis(axes, [point for line in lines.values() for point in line])
             for index, line in enumerate(lines.values()):
                 shown = [attacks[0], *line]
@@ -128,7 +128,7 @@ def operating_figures(attacks: list[dict[str, Any]]) -> list[str]:
                     ("sensitivity", "#D55E00", "o", 0.96),
                     ("specificity", CLEAN_COLOUR, "s", 1.04),
                 ):
-                    _with_intervals(
+                    with_intervals(
                         axes,
                         [place(point) * shift for point in shown],
                         [point[name] for point in shown],
@@ -170,7 +170,7 @@ def history_figures(rows: list[dict[str, Any]], columns: list[str]) -> list[str]
         series = tuple((column, label) for column, label in series if column in columns)
         if not series:
             continue
-        with _figure(name, 4.0, 3.4) as (axes, finish):
+        with figure_of(name, 4.0, 3.4) as (axes, finish):
             for index, (column, label) in enumerate(series):
                 known = [(row["epoch"], row[column]) for row in rows if row[column] is not None]
                 axes.plot(
@@ -224,7 +224,7 @@ def _budget_axis(axes: Axes, points: list[dict[str, Any]]) -> Any:
     return lambda point: point["budget"] if point["budget"] > 0 else nothing
 
 
-def _with_intervals(
+def with_intervals(
     axes: Axes,
     x: list[float],
     estimates: list[dict[str, Any]],
@@ -253,7 +253,7 @@ def _with_intervals(
 
 
 @contextmanager
-def _figure(name: str, width: float, height: float) -> Iterator[tuple[Axes, Any]]:
+def figure_of(name: str, width: float, height: float) -> Iterator[tuple[Axes, Any]]:
     """Axes of a figure of (width, height) inches, and a function that closes it into SVG with a spoken title."""
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with matplotlib.rc_context(style):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pipeline.report import figures, pictures
+from pipeline.report import figures, pictures, risk_figures
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -18,6 +20,8 @@ _FORMATS = {
     "auc": "{:.3f}",
     "probability": "{:.3f}",
     "percent": "{:.0%}",
+    "percent1": "{:.1%}",
+    "logit": "{:+.2f}",
     "budget": "{:g}",
     "one": "{:.1f}",
     "general": "{:.4g}",
@@ -54,6 +58,16 @@ def render_page(report: dict[str, Any], run_dir: Path) -> str:
         colour_bar=Markup(pictures.colour_bar()),
         change_bar=Markup(pictures.change_bar()),
     )
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(
+        script=Markup(script),
+        # Nothing is fetched, and nothing runs but the script that sorts tables.
+        policy=Markup(
+            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+    )
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     return environment.get_template("report.html.j2").render(report=report)
 
@@ -88,6 +102,9 @@ def _figures(report: dict[str, Any]) -> dict[str, list[Markup]]:
         "roc": [figures.roc_figure(report["discrimination"]["curves"])],
         "budget": [*figures.budget_figures(report["robustness"]["points"])],
         "operating": [*figures.operating_figures(attacks)] if attacks else [],
+        "strong": [risk_figures.strong_figure(report["strong"]["attacks"])],
+        "calibration": [risk_figures.calibration_figure(report["calibration"])],
+        "decision": [*risk_figures.decision_figures(report["decision_curve"]["curves"])],
         "history": [*figures.history_figures(report["history"]["rows"], report["history"]["columns"])],
     }
     return {name: [Markup(svg) for svg in svgs if svg is not None] for name, svgs in drawn.items()}

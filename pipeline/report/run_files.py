@@ -50,6 +50,9 @@ class RunFiles:
     history: pd.DataFrame | None
     flow: list[dict[str, Any]] | None
     gallery: dict[str, Any] | None
+    strong: dict[str, Any] | None
+    certified: dict[str, Any] | None
+    dicom_attack: dict[str, Any] | None
     config: dict[str, Any] | None
     provenance: dict[str, Any] | None
     missing: dict[str, str] = field(default_factory=dict)
@@ -84,6 +87,9 @@ def read_run(directory: Path) -> RunFiles:
         history=_optional_table(directory, "history.csv", ("epoch",), missing),
         flow=_optional_json(directory, "flow.json", list, missing),
         gallery=_optional_json(directory, "artefacts/gallery.json", dict, missing),
+        strong=_optional_json(directory, "artefacts/strong.json", dict, missing),
+        certified=_optional_json(directory, "artefacts/certified.json", dict, missing),
+        dicom_attack=_optional_json(directory, "artefacts/dicom_attack.json", dict, missing),
         config=_optional_json(directory, "config.json", dict, missing),
         provenance=_optional_json(directory, "provenance.json", dict, missing),
         missing=missing,

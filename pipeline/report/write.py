@@ -1,4 +1,4 @@
-"""Writing report.json and report.html into a run directory, each under a temporary name and then renamed."""
+"""Writing report.json, report.html and model_card.md into a run directory, each renamed when it is whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.report.build import build_report
+from pipeline.report.model_card import render_model_card
 from pipeline.report.page import render_page
 from pipeline.report.sections.scores import Settings
 
@@ -19,8 +20,9 @@ def write_report(
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    compare: Path | None = None,
 ) -> Path:
-    """Write report.json and report.html from the files of a run directory.
+    """Write report.json, report.html and model_card.md from the files of a run directory.
 
     Args:
         run_dir: ``runs/<name>`` with at least scores.csv.
@@ -29,6 +31,7 @@ def write_report(
         resamples: Bootstrap resamples of patients.
         seed: Seed of the resamples.
         confidence: Coverage of all intervals, in (0, 1).
+        compare: Another run on the same patients, or None.
 
     Returns:
         Path of report.html.
@@ -38,9 +41,11 @@ def write_report(
     """
     run_dir = Path(run_dir)
     settings = Settings(within_breast, across_breasts, resamples, seed, confidence)
-    text = json.dumps(build_report(run_dir, settings), indent=1, allow_nan=False, ensure_ascii=False)
-    page = render_page(json.loads(text), run_dir)
+    text = json.dumps(build_report(run_dir, settings, compare=compare), indent=1, allow_nan=False, ensure_ascii=False)
+    content = json.loads(text)
+    page, card = render_page(content, run_dir), render_model_card(content)
     _replace(run_dir / "report.json", text + "\n")
+    _replace(run_dir / "model_card.md", card)
     return _replace(run_dir / "report.html", page)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,14 @@ class RunDirectory:
         self._started = time.time()
         return self.path
 
-    def record_provenance(self, **facts: Any) -> Path:
-        """Write `provenance.json`: command, times, versions, and the facts given (seeds, digests, device)."""
+    def record_provenance(self, *, test_images: Collection[str] = (), **facts: Any) -> Path:
+        """Write `provenance.json`: command, times, versions, and the facts given (seeds, digests, device).
+
+        Args:
+            test_images: digests of the images that were tested on. How often the same ones were tested on by runs in
+                this folder is counted (`test_sets.jsonl`): whoever chooses among many runs by one test set fits to it.
+            facts: further entries.
+        """
         now = time.time()
         started = self._started or now
         versions = {"python": platform.python_version()}
@@ -99,9 +107,21 @@ class RunDirectory:
             "versions": versions,
             **facts,
         }
+        if test_images:
+            content["test set"] = self._counted(test_images, content["finished"])
         target = self.path / "provenance.json"
         write_atomically(target, json.dumps(content, indent=2, default=str))
         return target
+
+    def _counted(self, images: Collection[str], finished: str) -> dict[str, Any]:
+        digest = hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
+        ledger = self.path.parent / "test_sets.jsonl"
+        with ledger.open("ab", buffering=0) as stream:  # one write, so that runs may share the file
+            stream.write(
+                (json.dumps({"test_set": digest, "run": self.path.name, "finished": finished}) + "\n").encode()
+            )
+        lines = ledger.read_text(encoding="utf-8").splitlines()
+        return {"digest": digest, "evaluations in this folder of runs": sum(digest in line for line in lines)}
 
 
 def recorded_command() -> str:

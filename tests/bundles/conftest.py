@@ -15,7 +15,8 @@ SMALL = {
     "start_epoch": 1,
     "steps": 1,
     "test_budgets": [0.001, 0.01],
-    "test#gallery#patients": 2,
+    "test#gallery#patients": 1,
+    "effort": "none",
     "device": torch.device("cpu"),
 }
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from monai.transforms import Compose
 from PIL import Image
 
 from pipeline import bundle_file
-from pipeline.cohort import LeakError, open_cohort, patient_folds, read_manifest
+from pipeline.cohort import LeakError, audit, open_cohort, patient_folds, read_manifest, workers
+from pipeline.cohort.memory import FILE
 from pipeline.imaging import ResizeImaged
+from tests.imaging.scenes import breast_scene, mammogram_dataset
 
 Exams = Callable[..., pd.DataFrame]
 
@@ -65,6 +69,79 @@ def test_an_allowed_leak_is_recorded(tmp_path: Path, chain: Compose, leaking: tu
     cohort = opened(tmp_path, chain, allow_leaks=True)
     assert cohort.leaks["allowed"] is True and len(cohort.leaks["found"]) == 1
     assert trained in cohort.leaks["found"][0] and tested in cohort.leaks["found"][0]
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Callable[..., None]:
+    """A function that writes a DICOM file of each of six patients, two per partition; ``change`` alters the last."""
+
+    def write(change: Callable[[pydicom.Dataset, pydicom.Dataset], None]) -> None:
+        rows, datasets = [], []
+        for number in range(6):
+            scene = breast_scene(160, 120, seed=number)
+            dataset = mammogram_dataset(np.rint(scene * 4095).astype("<u2"), SOPInstanceUID=f"1.2.{number}")
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            datasets.append(dataset)
+            partition = ("training", "validation", "test")[number // 2]
+            rows.append((f"{number}.dcm", f"p{number}", "L", "CC", number % 2, number % 2, partition))
+        change(datasets[0], datasets[-1])
+        for number, dataset in enumerate(datasets):
+            dataset.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+            os.utime(tmp_path / f"{number}.dcm", (0, 0))
+        columns = ["image", "patient_id", "laterality", "view", "label", "patient_label", "partition"]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "manifest.csv", index=False)
+
+    return write
+
+
+def same_uid(first: pydicom.Dataset, last: pydicom.Dataset) -> None:
+    last.SOPInstanceUID = last.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+
+
+def same_pixels_other_window(first: pydicom.Dataset, last: pydicom.Dataset) -> None:
+    last.PixelData, last.WindowCenter, last.WindowWidth = first.PixelData, 1500, 1800
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(same_uid, "same_sop_uid_in_two_partitions"), (same_pixels_other_window, "same_pixels_in_two_partitions")],
+)
+def test_what_the_audit_calls_a_leak_by_uid_or_stored_pixels_is_not_trained_on(
+    tmp_path: Path, chain: Compose, films: Callable[..., None], change: Callable[..., None], code: str
+) -> None:
+    films(change)
+    told = audit(
+        tmp_path / "manifest.csv", preprocessing=chain, store_dir=tmp_path / "store", workers=0, progress=False
+    )
+    assert [leak.code for leak in told.leaks] == [code]
+    with pytest.raises(LeakError) as error:
+        opened(tmp_path, chain)
+    assert "p0 and p5" in str(error.value)
+
+
+def test_a_cohort_that_is_prepared_is_checked_without_reading_its_files(
+    tmp_path: Path, chain: Compose, films: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films(same_uid)
+    opened(tmp_path, chain, allow_leaks=True)
+    for name in ("read_marks", "is_raw_id", "prepare_item", "_digest"):
+        monkeypatch.setattr(workers, name, lambda *_: pytest.fail("a file was read again"))
+    with pytest.raises(LeakError, match="SOP Instance UID"):
+        opened(tmp_path, chain)
+
+
+def test_a_memory_of_an_earlier_version_is_completed_once(
+    tmp_path: Path, chain: Compose, films: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films(same_uid)
+    opened(tmp_path, chain, allow_leaks=True)
+    memory = tmp_path / "store" / FILE
+    lines = [json.loads(line) for line in memory.read_text().splitlines()]
+    memory.write_text("".join(json.dumps(line[:4]) + "\n" for line in lines))
+    monkeypatch.setattr(workers, "prepare_item", lambda *_: pytest.fail("an image was decoded again"))
+    with pytest.raises(LeakError, match="SOP Instance UID"):
+        opened(tmp_path, chain)
+    assert all(len(json.loads(line)) == 6 for line in memory.read_text().splitlines()[6:])
 
 
 def test_a_shared_group_and_an_external_test_are_no_leak(

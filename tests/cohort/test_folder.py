@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.cohort import CohortError, read_manifest
 from pipeline.cohort.pseudonyms import Kind, Pseudonyms
+from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.cohort.sources.cbis import CbisId, cbis_id, cbis_patient
 from pipeline.cohort.sources.folder import folder_manifest
 from pipeline.cohort.sources.labels import LabelColumns
@@ -57,6 +61,24 @@ def root(tmp_path: Path) -> Path:
     write_exam(folder, patient="A1", AccessionNumber="X7")
     write_exam(folder, patient="B2", start=4, AccessionNumber="X8")
     return folder
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_among_the_files_is_a_reject_and_is_not_waited_for(root: Path) -> None:
+    pipe = root / "pipe.dcm"
+    os.mkfifo(pipe)
+
+    def end() -> None:  # who waits for the pipe goes on, and the test fails
+        with contextlib.suppress(OSError):
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+    ender = threading.Timer(5, end)
+    ender.start()
+    listing = listed(root, "mrn,result\nA1,M\nB2,B\n")
+    ender.cancel()
+    assert len(listing.manifest) == 8 and listing.rejects["code"].tolist() == ["missing_file"]
+    assert "no regular file" in listing.rejects["reason"][0]
+    assert not is_raw_id(pipe, "A1")
 
 
 def test_rows_with_a_side_label_that_breast_and_leave_the_other_one_unknown(root: Path) -> None:
@@ -125,7 +147,9 @@ def test_ids_that_a_spreadsheet_robbed_of_zeros_are_pointed_out(tmp_path: Path) 
     write_exam(root, patient="007")
     write_exam(root, patient="A1", start=4)
     listing = listed(root, "mrn,result\n7,M\nA1,B\n")
-    assert any("1 rows without a file would find one without leading zeros" in note for note in listing.notes)
+    assert any("1 row" in note and "leading zeros" in note and "as text" in note for note in listing.notes)
+    with pytest.raises(CohortError, match="leading zeros.*as text"):
+        listed(root, "mrn,result\n7,M\n")
 
 
 def test_malignant_counts_where_rows_of_a_breast_disagree(root: Path) -> None:

@@ -98,7 +98,7 @@ def test_planted_text_reaches_no_output(archive: Path, tmp_path: Path, key: Path
         assert_clean(text)
         assert key.read_text().strip() not in text
     assert len(read_manifest(out, dataset_dir=archive)) == 8
-    for expected in ("not_mammogram", "unsupported_pixels", "side_conflict", "unreadable", "row_without_file"):
+    for expected in ("not_mammogram", "unsupported_pixels", "side_conflict", "no_dicom", "row_without_file"):
         assert expected in rejects and f"left out as {expected}: " in printed
 
 
@@ -199,6 +199,18 @@ def test_public_ids_are_kept_where_the_user_says_so(tmp_path: Path, monkeypatch:
 )  # fmt: skip
 def test_short_words_must_stand_alone_in_a_path(path: str, word: str, told: bool) -> None:
     assert path_tells(path, [word]) is told
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "told"),
+    [("LiNa_a.dcm", "Li^Na", True), ("x/NALI2.dcm", "Li^Na", True), ("KimSu670304.dcm", "Kim^Su", True),
+     ("a-670304.dcm", "", True), ("04.03.67/a.dcm", "", True), ("030467.dcm", "", True), ("Kim01.dcm", "Kim^Su", True),
+     ("NLi.dcm", "Li^N", True), ("kimono.dcm", "Kim^Su", False), ("line_a.dcm", "Li^Na", False),
+     ("1670304.dcm", "", False), ("6703041.dcm", "", False), ("670305.dcm", "", False)],
+)  # fmt: skip
+def test_joined_names_and_dates_with_short_years_tell(tmp_path: Path, path: str, name: str, told: bool) -> None:
+    header = write_image(tmp_path / "1.dcm", patient="A1B2C3", PatientName=name, PatientBirthDate="19670304")
+    assert path_identifies(header, path) is told
 
 
 def test_a_path_of_numbers_tells_nothing(tmp_path: Path) -> None:

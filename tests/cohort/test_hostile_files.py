@@ -16,15 +16,16 @@ from monai.transforms import Compose
 
 from benchmarks.base_files import base_files
 from benchmarks.mutants import MUTATIONS, deflate_bomb, mutant
-from pipeline.cohort import prepare_images
+from pipeline.cohort import prepare_images, warden
 from pipeline.cohort.ledger import LEDGER, read_ledger
-from pipeline.cohort.limits import limit_worker
+from pipeline.cohort.limits import WORKER_MEMORY, limit_worker
 from pipeline.cohort.memory import FILE
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.cohort.workers import Task, prepare_one
 from pipeline.evaluation import Exam
-from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, decoding, guard, read_mammogram
+from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, decoding, guard, isolation, read_mammogram
 from pipeline.imaging.isolation import run_apart
+from pipeline.imaging.parsing import MEBI, Limits
 from pipeline.imaging.refusal import PASSING
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -152,6 +153,20 @@ def test_a_named_pipe_is_no_file_and_is_not_waited_for(tmp_path: Path, chain: Co
     assert prepare_one(task, chain, ImageStore(tmp_path / "store"), "name").code == "missing_file"
     with pytest.raises(Refusal, match="missing_file"):
         read_mammogram(tmp_path / "000")
+
+
+def test_the_table_of_codes_names_the_limits_that_hold() -> None:
+    text = " ".join((REPOSITORY / "docs" / "refusals.md").read_text(encoding="utf-8").split())
+    limits = Limits()
+    for told in (
+        f"More than {limits.file_bytes // MEBI} MiB in the file or after inflating, {limits.pixels / 1e6:.0f} million "
+        f"pixels, or {limits.elements:,} data elements",
+        f"Decoding took more than {isolation.MEMORY_LIMIT // 2**30} GiB, or the whole preparation more than "
+        f"{WORKER_MEMORY // 2**30} GiB in a worker process",
+        f"Decoding took more than {isolation.TIME_LIMIT:g} s, or the whole image more than {warden.TIME_LIMIT:g} s in "
+        "a worker process",
+    ):
+        assert told in text, told
 
 
 def test_every_code_has_a_row_in_the_table_of_codes() -> None:

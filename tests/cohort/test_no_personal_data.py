@@ -17,7 +17,8 @@ from monai.transforms import Compose
 from PIL import Image, PngImagePlugin
 
 from benchmarks.mutants import MUTATIONS, deflate_bomb, many_elements, png_chunks
-from pipeline.cohort import prepare_images
+from pipeline.cohort import audit, prepare_images
+from pipeline.cohort.auditing.printing import printed
 from pipeline.cohort.ledger import LEDGER
 from pipeline.evaluation import Exam, ExamWriter
 from pipeline.evaluation.exam import ExamError
@@ -85,6 +86,40 @@ def test_preparing_writes_and_prints_nothing_planted(
     assert len(list(store.root.rglob("*.json"))) >= 2 and (store.root / LEDGER).stat().st_size > 1000
     assert not found_below(tmp_path)
     assert not found_in(prepared.to_csv(), rejects.to_csv(), *map(str, caught), *caplog.messages, *capfd.readouterr())
+
+
+def test_an_audit_writes_and_prints_nothing_planted(tmp_path: Path, chain: Compose, caplog, capfd) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :80]
+    inside = ((rows - 48) / 40) ** 2 + (columns / 56) ** 2 < 1
+    root = tmp_path / "films"
+    root.mkdir()
+    for number in range(24):
+        noise = np.kron(rng.random((24, 20)), np.ones((4, 4)))
+        dataset = planted_dataset(np.where(inside, 0.45 + 0.3 * noise, 0.02 * noise))
+        dataset.Manufacturer = "SIEMENS, planted" if number < 6 else "Planted^Zoe" if number % 2 else "Zoe 4711815"
+        dataset.ManufacturerModelName = f"Room of Dr Planted {number % 3}"
+        dataset.SoftwareVersions = PLANTED["LO"] if number % 2 else "v2"
+        dataset.SOPInstanceUID = f"1.2.{number}"
+        (root / f"{number:03d}.dcm").write_bytes(written(dataset))
+    names = [f"{number:03d}" for number in range(24)]
+    listed = pd.DataFrame({"image": [f"{name}.dcm" for name in names], "patient_id": names})
+    listed = listed.assign(laterality="L", view="MLO", label=np.arange(24) % 2, patient_label=np.arange(24) % 2)
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = audit(
+            listed, dataset_dir=root, preprocessing=chain, store_dir=tmp_path / "out/store", workers=0, progress=False
+        )
+    result.save(tmp_path / "out/audit.json")
+    told = {one.name: one.categories for one in result.shortcuts}
+    assert result.counts["prepared"] == 24
+    assert {name: set(told[name] or ()) for name in ("manufacturer", "model", "software")} == {
+        "manufacturer": {"Siemens", "other 1", "other 2"},
+        "model": {"other 1", "other 2", "other 3"},
+        "software": {"other 1", "other 2"},
+    }
+    assert not found_below(tmp_path / "out")
+    assert not found_in(*printed(result), *map(str, caught), *caplog.messages, *capfd.readouterr())
 
 
 def test_an_exam_writes_and_prints_nothing_planted(tmp_path: Path, files: Path, chain: Compose, caplog, capfd) -> None:

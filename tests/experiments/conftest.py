@@ -15,6 +15,7 @@ SMALL = {
     "steps": 1,
     "test_budgets": [0.001],
     "test#gallery#patients": 1,
+    "effort": "none",
     "device": "$torch.device('cpu')",
 }
 

@@ -47,6 +47,28 @@ def test_every_lossless_syntax_gives_the_stored_values_exactly(tmp_path: Path, s
     assert mammogram.provenance["transfer_syntax"] == uid.UID(syntax).name
 
 
+def test_signed_samples_under_tags_that_say_unsigned_are_refused(tmp_path: Path) -> None:
+    signed = _stored(12, signed=True)
+    for syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
+        dataset = encoded_dataset(signed, syntax, bits=12)
+        dataset.save_as(tmp_path / "signed.dcm", enforce_file_format=True)
+        assert read_mammogram(tmp_path / "signed.dcm").stored.min() < -1000
+        dataset.PixelRepresentation = 0
+        dataset.save_as(tmp_path / "unsigned.dcm", enforce_file_format=True)
+        with pytest.raises(Refusal, match="pixel_size.*signed samples"):
+            read_mammogram(tmp_path / "unsigned.dcm")
+
+
+@named("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=_name)
+@named("signed", [False, True])
+def test_decoded_values_beyond_bits_stored_are_refused(tmp_path: Path, syntax: str, signed: bool) -> None:
+    dataset = encoded_dataset(_stored(12), syntax, bits=12)
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 10, 9, int(signed)
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(Refusal, match="pixel_size.*Bits Stored"):
+        read_mammogram(tmp_path / "a.dcm")
+
+
 @named("syntax", LOSSY, ids=_name)
 def test_every_lossy_syntax_gives_the_stored_values_within_half_a_grey_level(tmp_path: Path, syntax: str) -> None:
     for bits in _bits(syntax):

@@ -66,6 +66,14 @@ def test_voi_table_is_linear_between_integers_and_has_the_slope_as_gradient() ->
     torch.testing.assert_close(gradient, torch.tensor([100.0, 50.0, 0.0, 0.0], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("slope", ["0", "0.0", "-0"])
+def test_a_rescale_slope_of_zero_is_refused_and_a_missing_or_empty_one_is_one(tmp_path: Path, slope: str) -> None:
+    with pytest.raises(Refusal, match="bad_display.*Rescale Slope"):
+        read_mammogram(write_dicom(tmp_path / "zero.dcm", STORED, RescaleSlope=slope, RescaleIntercept="5"))
+    for tags in ({}, {"RescaleSlope": ""}):
+        assert read_mammogram(write_dicom(tmp_path / "one.dcm", STORED, **tags)).presentation.slope == 1
+
+
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID", "RANGE"])
 def test_invert_happens_once_after_voi(function: str) -> None:
     settings = {"centre": 700.0, "width": 900.0, "low": 0.0, "high": 4095.0}

@@ -192,6 +192,8 @@ UNUSUAL = [
     ("magnification", {"ViewCodeSequence": _modified("R-102D6")}),
     ("magnification", {"EstimatedRadiographicMagnificationFactor": "1.8"}),
     ("magnification", {"ViewPosition": "MCC"}),
+    ("magnification", {"PaddleDescription": "10CM_MAG"}),
+    ("magnification", {"PaddleDescription": "Magnification 1.8"}),
     ("partial_view", {"ViewCodeSequence": _modified("399011000")}),
     ("implant_displaced", {"ViewCodeSequence": _modified("399209000")}),
     ("implant_displaced", {"ViewPosition": "CCID"}),
@@ -239,6 +241,11 @@ def test_a_plain_view_is_nothing_special() -> None:
     plain |= {"EstimatedRadiographicMagnificationFactor": "1.08", "ImageType": ["ORIGINAL", "PRIMARY", ""]}
     dataset = mammogram_dataset(STORED, **plain, ViewCodeSequence=_modified("399197002"))  # rolled lateral
     assert special_kinds(dataset, view_modifiers(dataset)) == ()
+
+
+@pytest.mark.parametrize("paddle", ["FULL IMAGE 24X30", "IMAGING", "WHOLE_IMAGE", "MAGENTA", "DESPOT", "18X24 FLEX"])
+def test_a_paddle_is_named_by_words_and_not_by_letters_inside_others(paddle: str) -> None:
+    assert special_kinds(mammogram_dataset(STORED, PaddleDescription=paddle)) == ()
 
 
 def test_the_middle_slice_of_a_tomosynthesis_stack_is_read_with_its_own_facts(tmp_path: Path) -> None:

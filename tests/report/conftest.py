@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.statistics import certified_cohort
+
 BUDGETS = (1e-4, 1e-3, 1e-2)
 VIEWS = (("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO"))
 
@@ -110,6 +112,92 @@ def write_gallery(rng: np.random.Generator, directory: Path, scores: pd.DataFram
     (directory / "artefacts" / "gallery.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+STRONG = (
+    ("noise", "random noise", "noise-10@0.001", "linf", 0.001, 0.02),
+    ("single_step", "one step (FGSM)", "fgsm-1@0.001", "linf", 0.001, 0.6),
+    ("more_steps", "PGD, 70 steps", "best-pgd-70@0.001", "linf", 0.001, 1.1),
+    ("restarts", "PGD, 7 steps from 5 starts", "best-pgd-7x5@0.001", "linf", 0.001, 1.1),
+    ("iterated", "APGD, 100 steps", "apgd-100@0.001", "linf", 0.001, 1.12),
+    ("square", "Square, 200 queries", "square-200@0.001", "linf", 0.001, 0.3),
+    ("l2", "PGD in L2, length 0.1", "best-pgd-l2-7@0.1", "l2", 0.1, 1.3),
+    ("exam", "one view of the exam only", "1-views-pgd-7@0.001", "linf", 0.001, 0.4),
+    ("budget", "PGD, 7 steps", "pgd-7@0.1", "linf", 0.1, 9.0),
+    ("transfer", "made on another network", "transfer-best-pgd-70@0.001", "linf", 0.001, 0.2),
+)
+"""Role, name, attack_id, norm, budget, and how far the margin moves."""
+
+
+def write_strong(rng: np.random.Generator, directory: Path, scores: pd.DataFrame) -> pd.DataFrame:
+    """Files of the strong test of 16 test patients; returns the scores with its rows."""
+    clean = scores[(scores["partition"] == "test") & (scores["attack_id"] == "clean")]
+    labels = clean.groupby("patient_id")["patient_label"].first()
+    chosen = sorted([*labels[labels == 1].index[:8], *labels[labels == 0].index[:8]])
+    clean = clean[clean["patient_id"].isin(chosen)]
+    parts, attacks = [scores], []
+    for role, name, attack_id, norm, budget, push in STRONG:
+        moved = clean["logit"] + push * (1 - 2 * clean["patient_label"]) * rng.uniform(0.95, 1.05, len(clean))
+        parts.append(clean.assign(attack_id=attack_id, norm=norm, budget=budget, steps=7, restarts=1, logit=moved))
+        attacks.append(
+            {"role": role, "name": name, "attack_id": attack_id, "norm": norm, "budget": budget, "steps": 7,
+             "restarts": 1, "forward_passes": 64, "backward_passes": 56, "seconds": 1.5}
+        )  # fmt: skip
+    strong = {
+        "budget": 0.001,
+        "reported": "pgd-0.001",
+        "patients": chosen,
+        "images": len(clean),
+        "attacks": attacks,
+        "facts": {
+            "zero_gradient_share": 0.0, "zero_gradient_images": len(clean), "zero_pixel_share": 0.2,
+            "repeat_difference": 0.0, "repeat_images": len(clean), "budget_excess": -1e-6, "bounds_excess": 0.0,
+            "stored_images": 10 * len(clean),
+        },
+        "surrogate": "the same kind of network, trained from another seed",
+        "distance_steps": 100,
+        "distances": [
+            {"image_id": name, "patient_id": name.split("/")[0], "patient_label": 0, "distance": value}
+            for name, value in zip(clean["image_id"], [None, *rng.uniform(1e-4, 1e-2, len(clean) - 1)], strict=True)
+        ],
+    }  # fmt: skip
+    (directory / "artefacts" / "strong.json").write_text(json.dumps(strong), encoding="utf-8")
+    noisy = rng.normal(size=(len(chosen), 200)) + 3 * labels[chosen].to_numpy()[:, None]
+    found = certified_cohort(labels[chosen], noisy, sigma=0.02, radii=[0.0, 0.01], alpha=0.01, threshold=1.0)
+    certified = {
+        "patients": len(chosen), "malignant": 8, "images": len(clean), "sigma": 0.02, "draws": 200, "alpha": 0.01,
+        "threshold": 1.0, "radii": [entry.to_dict() for entry in found], "seconds": 12.5,
+    }  # fmt: skip
+    (directory / "artefacts" / "certified.json").write_text(json.dumps(certified), encoding="utf-8")
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_dicom_attack(directory: Path, patients: list[str]) -> None:
+    """The DICOM attack on two patients, and on one whose files could not be used."""
+    stored = {
+        "budget": 1e-4, "full_scale_levels": [0.4095], "mean_levels": [0.2], "logit_before": 1.2, "logit_prepared": 0.9,
+        "logit_unrounded": 0.95, "logit_rounded": 1.2, "logit_dithered": 1.0, "share_unrounded": 0.83,
+        "share_rounded": 0.0, "share_dithered": 0.67, "reason": "",
+    }  # fmt: skip
+    attacked = {"budget": 3, "logit_before": 1.2, "logit_after": -0.3, "images": [{"image_id": "a"}]}
+    flip = {"levels": 3, "reason": "", "limit": 256, "tried": [[1, 0.8], [2, 0.2], [4, -0.9], [3, -0.3]]}
+    never = {"levels": None, "reason": "256 grey levels did not do it", "limit": 256, "tried": [[256, 0.1]]}
+    about = {"reason": "", "refusals": [], "seconds": 2.5}
+    records = [
+        about | {"patient_id": patients[0], "label": 1, "logit": 1.2, "stored_budget": stored, "levels_to_flip": flip,
+                 "attacked": attacked},
+        about | {"patient_id": patients[1], "label": 1, "logit": 4.0, "stored_budget": stored, "levels_to_flip": never,
+                 "attacked": None},
+        about | {"patient_id": patients[2], "label": 0, "reason": "none of the patient's files can be attacked",
+                 "refusals": [{"image_id": "b", "code": "unreadable", "reason": "the file is cut off"}]},
+    ]  # fmt: skip
+    summary = {
+        "patients": 3, "attacked": 2, "wrong_before": 0, "flipped": 1, "not_flipped": 1, "median_levels_to_flip": None,
+        "patients_with_share": 2, "median_share_unrounded": 0.83, "median_share_rounded": 0.0,
+        "median_share_dithered": 0.67, "refused_files": 1,
+    }  # fmt: skip
+    content = {"threshold": 0.5, "budget": 1e-4, "limit": 256, "steps": 10, "summary": summary, "patients": records}
+    (directory / "artefacts" / "dicom_attack.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 def write_run(directory: Path, *, patients: int = 120, seed: int = 0) -> Path:
     """Write a whole synthetic run directory."""
     rng = np.random.default_rng(seed)
@@ -169,6 +257,8 @@ def write_run(directory: Path, *, patients: int = 120, seed: int = 0) -> Path:
     }
     (directory / "provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
     write_gallery(rng, directory, scores)
+    write_strong(rng, directory, scores).to_csv(directory / "scores.csv", index=False)
+    write_dicom_attack(directory, sorted(scores.loc[scores["partition"] == "test", "patient_id"].unique())[:3])
     return directory
 
 

@@ -45,6 +45,7 @@ def test_a_report_with_most_things_missing_follows_the_schema_too(make_run: RunF
     scores = pd.read_csv(run / "scores.csv")
     keep = (scores["partition"] == "test") & (scores["patient_label"] == 0) & (scores["attack_id"] == "clean")
     scores[keep].to_csv(run / "scores.csv", index=False)
+    (run / "artefacts" / "strong.json").unlink()
     write_report(run)
     jsonschema.validate(read_report(run), SCHEMA)
 

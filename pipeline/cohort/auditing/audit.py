@@ -22,12 +22,13 @@ from pipeline.cohort.auditing.consistency import (
 )
 from pipeline.cohort.auditing.findings import Finding, Severity
 from pipeline.cohort.auditing.images import image_facts
-from pipeline.cohort.auditing.leaks import Places, pair_findings, pair_table, torn_people, without_known
+from pipeline.cohort.auditing.leaks import Places, pair_findings, pair_table, repeated_pictures, torn_people
 from pipeline.cohort.auditing.looks import near_pairs, read_looks, same_pixels
 from pipeline.cohort.auditing.reading import read_for_audit
 from pipeline.cohort.auditing.shortcuts import ALPHA, Shortcut, patient_facts, scan, shortcut_findings
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.folds import patient_folds
+from pipeline.cohort.listed import refuse_none
 from pipeline.cohort.preparing import prepare_images
 from pipeline.imaging import ImageStore
 
@@ -121,7 +122,7 @@ def audit(
         The audit.
 
     Raises:
-        CohortError: the manifest cannot be read, there is no such fold, or no data root.
+        CohortError: the manifest cannot be read, there is no such fold, no data root, or not one image can be prepared.
     """
     if isinstance(manifest, pd.DataFrame):
         listed, root = manifest.reset_index(drop=True), Path(dataset_dir or ".")
@@ -144,6 +145,7 @@ def audit(
                 listed.assign(position=np.arange(len(listed))), dataset_dir=root, chain=preprocessing, store=store,
                 workers=workers, progress=progress, allow_raw_ids=True,
             )  # fmt: skip
+            refuse_none(prepared, rejects, root)
             measured = prepared.join(image_facts(prepared, root=root, store=store, progress=progress))
             findings += refusal_findings(listed, rejects)
             if len(measured):
@@ -199,16 +201,10 @@ def _pictures(measured: pd.DataFrame, places: Places) -> list[Finding]:
     """Repeated pictures and SOP Instance UIDs of different people."""
     people = measured["group_id"].to_numpy(dtype=str)
     looks = read_looks(measured["prepared"].tolist())
-    uids = pair_table(same_pixels(measured["sop_uid"].tolist(), people), "same_sop_uid")
-    same = pd.concat(
-        [
-            pair_table(same_pixels(digests, people), "same_pixels")
-            for digests in (measured["stored_digest"].tolist(), looks.digests)
-        ]
-    )
+    uids = pair_table(same_pixels(measured["sop_digest"].tolist(), people), "same_sop_uid")
     near = near_pairs(looks, people).assign(kind="near_same_pixels")
-    pictures = without_known(pd.concat([same, near], ignore_index=True))
-    twice = measured.loc[measured.duplicated(["group_id", "sop_uid"], keep=False) & (measured["sop_uid"] != "")]
+    pictures = repeated_pictures(measured["stored_digest"].tolist(), looks.digests, people, near)
+    twice = measured.loc[measured.duplicated(["group_id", "sop_digest"], keep=False) & (measured["sop_digest"] != "")]
     findings = pair_findings(measured, uids, places) + pair_findings(measured, pictures, places)
     if len(twice):
         names = tuple(twice["image"])

@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.cohort.auditing.looks import read_levels
+from pipeline.cohort.auditing.terms import TERMS, numbered, terms
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.imaging import ImageStore, Preparation
 from pipeline.imaging.parsing import open_dataset, silenced
@@ -22,13 +23,6 @@ from pipeline.imaging.reading import PNG_SIGNATURE
 from pipeline.imaging.steps import Flip
 from pipeline.imaging.store import LEVELS
 
-TAGS = {
-    "manufacturer": "Manufacturer",
-    "model": "ManufacturerModelName",
-    "photometric": "PhotometricInterpretation",
-    "software": "SoftwareVersions",
-}
-"""Technical tags that are compared as they stand."""
 MEASURES = (
     "file_size",
     "rows",
@@ -36,8 +30,6 @@ MEASURES = (
     "bit_depth",
     "syntax",
     "device",
-    "sop_uid",
-    "stored_digest",
     "raw_id",
     "spacing",
     "mean_intensity",
@@ -45,7 +37,7 @@ MEASURES = (
     "breast_share",
     "breast_area",
     "chest_wall",
-    *TAGS,
+    *TERMS,
 )
 
 
@@ -60,16 +52,15 @@ def image_facts(prepared: pd.DataFrame, *, root: Path, store: ImageStore, progre
 
     Returns:
         One row per image with the columns ``MEASURES``: file_size (bytes), rows, columns (stored pixels), bit_depth,
-        syntax and the tags (text, "" where not stated), device and sop_uid (digests, "" where not stated),
-        stored_digest (of the stored pixels as encoded, "" where it cannot be had), raw_id (bool), spacing (mm, NaN not
-        stated), mean_intensity and breast_intensity (of the prepared picture and of its breast, [0, 1]), breast_share
-        (of the stored picture, [0, 1]), breast_area (mm2, NaN without a spacing), chest_wall ("left", "right": the edge
-        of the stored picture at which the pixels show it, "" unknown).
+        syntax and ``TERMS`` (known terms or numbers, "" where not stated), device (digest, "" where not stated), raw_id
+        (bool), spacing (mm, NaN not stated), mean_intensity and breast_intensity (of the prepared picture and of its
+        breast, [0, 1]), breast_share (of the stored picture, [0, 1]), breast_area (mm2, NaN without a spacing),
+        chest_wall ("left", "right": the edge of the stored picture at which the pixels show it, "" unknown).
     """
     rows = zip(prepared["image"], prepared["patient_id"], prepared["prepared"], strict=True)
     bar = tqdm(rows, total=len(prepared), desc="measuring", unit="image", disable=not progress)
     table = pd.DataFrame(list(_measured(bar, root, store)), columns=list(MEASURES))
-    return table.set_axis(prepared.index)
+    return table.assign(**{name: numbered(table[name]) for name in TERMS}).set_axis(prepared.index)
 
 
 def _measured(rows: Any, root: Path, store: ImageStore) -> Iterator[dict[str, Any]]:
@@ -85,31 +76,25 @@ def _stored(file: Path) -> dict[str, Any]:
         picture_file = stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
     if not picture_file:
         with silenced():  # pydicom's warnings quote header text
-            return _dicom(open_dataset(file))
+            return _dicom(open_dataset(file, header_only=True))
     with Image.open(file) as picture:
-        pixels = np.asarray(picture)
+        bits = 8 if picture.mode == "L" else 16
     return {
-        "bit_depth": pixels.dtype.itemsize * 8,
+        "bit_depth": bits,
         "syntax": file.suffix.lower().lstrip("."),
-        "stored_digest": _digest(pixels.tobytes(), pixels.shape, pixels.dtype),
         "device": "",
-        "sop_uid": "",
-        **dict.fromkeys(TAGS, ""),
+        **dict.fromkeys(TERMS, ""),
     }
 
 
 def _dicom(dataset: pydicom.Dataset) -> dict[str, Any]:
     serial = [str(dataset.get(tag, "")).strip() for tag in ("Manufacturer", "DeviceSerialNumber")]
-    uid = str(dataset.get("SOPInstanceUID", "")).strip()
     syntax = dataset.file_meta.get("TransferSyntaxUID", "")
-    shape = [dataset.get(tag) for tag in ("Rows", "Columns", "BitsStored", "PixelRepresentation")]
     return {
         "bit_depth": int(dataset.get("BitsStored", 0)),
         "syntax": str(getattr(syntax, "name", syntax)),
-        "stored_digest": _digest(dataset.PixelData, shape, syntax) if "PixelData" in dataset else "",
-        "device": _digest("|".join(serial).encode()) if serial[1] else "",
-        "sop_uid": _digest(uid.encode()) if uid else "",
-        **{name: str(dataset.get(tag, "")).strip() for name, tag in TAGS.items()},
+        "device": _digest("|".join(serial)) if serial[1] else "",
+        **terms(dataset),
     }
 
 
@@ -135,5 +120,5 @@ def _prepared(path: str, store: ImageStore) -> dict[str, Any]:
     }
 
 
-def _digest(content: bytes, *more: object) -> str:
-    return hashlib.blake2b(content + repr(more).encode(), digest_size=16).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

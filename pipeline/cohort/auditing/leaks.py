@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -136,13 +136,15 @@ def pair_table(pairs: Iterable[tuple[int, int]], kind: str) -> pd.DataFrame:
 
 
 def leaks_of_opened(table: pd.DataFrame) -> list[Finding]:
-    """Leaks of an opened cohort that prepared images show: what is the same or nearly the same across partitions.
+    """Leaks of an opened cohort: images that are the same or nearly the same across partitions.
 
-    A subset of ``audit``'s leakage part, for the time that a training run can spare: SOP Instance UIDs, stored pixels
-    and hard candidates (strong crops, other contrast) are left to ``audit``.
+    ``audit``'s leakage part, for the time that a training run can spare: SOP Instance UIDs and stored pixels by the
+    digests taken when the images were prepared, so that no file is read; of the nearly same, hard candidates (strong
+    crops, other contrast) are left to ``audit``.
 
     Args:
-        table: a cohort's table with image, patient_id, group_id, prepared, partition; partitions disjoint in people.
+        table: a cohort's table with image, patient_id, group_id, prepared, sop_digest, stored_digest, partition;
+            partitions disjoint in people.
     """
     if table["partition"].nunique() < 2:
         return []
@@ -150,14 +152,27 @@ def leaks_of_opened(table: pd.DataFrame) -> list[Finding]:
     parts = table["partition"].to_numpy(dtype=str)
     looks = read_looks(table["prepared"].tolist())
     people = table["group_id"].to_numpy(dtype=str)
-    same = pair_table(same_pixels(looks.digests, people), "same_pixels")
+    places = Places(parts[:, None])
+    uids = pair_table(same_pixels(table["sop_digest"].tolist(), people), "same_sop_uid")
     near = near_pairs(looks, people, parts=parts, candidate=AT_OPENING).assign(kind="near_same_pixels")
-    pairs = without_known(pd.concat([same, near], ignore_index=True))
-    return [one for one in pair_findings(table, pairs, Places(parts[:, None])) if one.severity is Severity.LEAK]
+    pictures = repeated_pictures(table["stored_digest"].tolist(), looks.digests, people, near)
+    found = pair_findings(table, uids, places) + pair_findings(table, pictures, places)
+    return [one for one in found if one.severity is Severity.LEAK]
 
 
-def without_known(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Each pair once, as the first kind that it was found as."""
+def repeated_pictures(
+    stored: Sequence[str], prepared: Sequence[str], people: np.ndarray, near: pd.DataFrame
+) -> pd.DataFrame:
+    """Pairs of different people with the same pixels, stored or prepared, or nearly the same ones; each pair once.
+
+    Args:
+        stored: N digests of the stored pixels, "" unknown.
+        prepared: N digests of the prepared pixels.
+        people: (N,) who each image belongs to.
+        near: nearly same pairs, from ``near_pairs`` with their kind.
+    """
+    same = [pair_table(same_pixels(digests, people), "same_pixels") for digests in (stored, prepared)]
+    pairs = pd.concat([*same, near], ignore_index=True)
     return pairs.drop_duplicates(["first", "second"]).reset_index(drop=True)
 
 

@@ -19,7 +19,7 @@ def printed(result: Audit) -> Iterator[str]:
     for severity in Severity:
         found = result.of(severity)
         yield ""
-        yield f"{severity.upper()}S: {len(found) or 'none'}"
+        yield f"{severity.upper()}S: {len(found) or 'none'}{_reach(counts) if severity is Severity.LEAK else ''}"
         yield from (f"  {finding.code}: {finding.message}" for finding in found)
     yield ""
     yield f"SHORTCUT SCAN (one value per patient; intervals 95 %, p-values after Holm, ! below {ALPHA:g};"
@@ -27,6 +27,15 @@ def printed(result: Audit) -> Iterator[str]:
     yield f"  {'fact':18} {'patients':>8}  {'AUC':>5} {'interval':>14}  {'V':>5}  {'p':>7} {'p Holm':>7}"
     for shortcut in result.shortcuts:
         yield _line(shortcut)
+
+
+def _reach(counts: dict[str, int]) -> str:
+    """How far the audit could see, where it could not see every image."""
+    if counts["prepared"] == counts["images"]:
+        return ""
+    if counts["prepared"] + counts["refused"] == 0:
+        return " in the table; no image was looked at"
+    return f" among {counts['prepared']} of {counts['images']} images; {counts['refused']} could not be prepared"
 
 
 def _line(shortcut: Shortcut) -> str:

@@ -4,8 +4,8 @@ One value per patient and fact. Numbers: AUC with DeLong's interval and a Mann-W
 chi-square, Cramér's V, and the AUC of out-of-fold shares (``pipeline.statistics.category_association``). All questions
 of a scan are one family: p-values are adjusted after Holm (1979), and a fact is warned of where its adjusted p-value is
 below ``ALPHA``, so that a cohort without any shortcut is warned of at all in at most 5 % of cohorts. The intervals
-printed are those of each fact alone (95 %, not adjusted). Age, density and lesion are risk factors and no shortcuts:
-they are left out.
+printed are those of each fact alone (95 %, not adjusted). Age is a risk factor, but one that a picture shows: whom it
+tells apart a network may tell by it. Density and lesion are left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MOST_CATEGORIES = 20  # of an id's prefix; more of them are ids, no groups
 LISTED_CATEGORIES = 20  # categories whose counts are listed
 
 NUMBERS = {
+    "age": "the classes differ in age, which shows in the breast: match by age, or report figures within ages",
     "images": "a score that grows with the number of images, such as a maximum, profits",
     "breasts": "a maximum over breasts profits: pool with across_breasts 'mean', or score the same breasts of all",
     "labelled_breasts": "score whole exams: were only labelled breasts scored, the label would choose the images "
@@ -115,6 +116,8 @@ def patient_facts(listed: pd.DataFrame, measured: pd.DataFrame, rejects: pd.Data
     prefixes = pd.Series({name: re.split(r"[-_. ]", name)[0] for name in facts.index})
     if 2 <= prefixes.nunique() <= min(MOST_CATEGORIES, len(facts) // 2):
         facts["id_prefix"] = prefixes
+    if "age" in listed:
+        facts["age"] = pd.to_numeric(listed["age"], errors="coerce").groupby(listed["patient_id"]).mean()
     if "vendor" in listed:
         facts["vendor"] = _joined(listed, "vendor").reindex(facts.index)
     if measured.empty:

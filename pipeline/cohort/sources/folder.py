@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydicom.misc import is_dicom
 
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.pseudonyms import Kind, Pseudonyms
@@ -27,9 +28,11 @@ from pipeline.cohort.sources.labels import PATIENT, TABLE, LabelColumns, read_la
 from pipeline.cohort.sources.links import check_links, link_files
 from pipeline.cohort.sources.listing import REJECT_COLUMNS, ROW_WITHOUT_FILE, Listing, ordered
 from pipeline.cohort.sources.tables import LINE
+from pipeline.imaging import RefusalCode
 from pipeline.imaging.decoding import RawPolicy
 from pipeline.imaging.special import KEPT
 
+NO_DICOM = "no_dicom"
 PERSONAL_COLUMNS = ("PatientID", "AccessionNumber", PATIENT)
 
 
@@ -95,17 +98,18 @@ def folder_manifest(
     found = read_files(
         root, apart_from=(*apart_from, *labels), keep=keep, for_processing=for_processing, progress=progress
     )
-    files = [with_cbis(file) for file in without_copies(found)]
+    files = [with_cbis(_told_apart(Path(root), file)) for file in without_copies(found)]
     rows = join(files, table, columns)
     files = [complete(file, own, table, columns) for file, own in zip(files, rows, strict=True)]
     said = gather(files, rows, table, columns)
     files = [_labelled(file, said) for file in files]
     images = [file for file in files if not file.code]
+    zeros = _zeros_lost(files, rows, table)
     if not images:
         counts = ", ".join(f"{code} {count}" for code, count in sorted(Counter(file.code for file in files).items()))
         raise CohortError(
-            f"none of {len(files)} files below --root can stand in the manifest ({counts}). no_row: compare the ids of "
-            "the table (--id-columns) with those of the files; a spreadsheet may have cut their leading zeros"
+            f"none of {len(files)} files below --root can stand in the manifest ({counts}). "
+            + (zeros or "no_row: compare the ids of the table (--id-columns) with those of the files")
         )
     names = _Names(pseudonyms, frozenset(file.patient_id for file in files if file.public))
     notes = []
@@ -115,19 +119,32 @@ def folder_manifest(
         _refuse_telling_paths(images, table)
         paths = [file.path for file in images]
     else:
-        paths = [f"{names.patient(file.patient_id)}/{names.file(file.sop_uid or file.path)}.dcm" for file in images]
+        paths = [f"{names.patient(file.patient_id)}/{names.file(file.path)}.dcm" for file in images]
         linked, copied = link_files(
             (Path(root) / file.path, links / path) for file, path in zip(images, paths, strict=True)
         )
-        notes.append(f"{linked} files linked and {copied} copied under pseudonymous names")
+        notes.append(
+            f"{linked} files linked and {copied} copied under pseudonymous names. Only the names are pseudonyms: the "
+            "headers still hold names, ids and dates, and to edit a linked file is to edit the archive"
+        )
     manifest, cleared = _manifest(images, paths, said, names)
     notes += _notes(manifest, said, cleared)
-    unmatched, hint = _rows_left(files, rows, table, names)
-    notes += hint
+    unmatched = _rows_left(files, rows, table, names)
+    notes += [zeros] if zeros else []
     refused = [
         (names.file(file.path), names.patient(file.patient_id), file.code, file.reason) for file in files if file.code
     ]
     return Listing(manifest, pd.DataFrame(refused + unmatched, columns=list(REJECT_COLUMNS), dtype="str"), tuple(notes))
+
+
+def _told_apart(root: Path, file: ImageFile) -> ImageFile:
+    """Of the unreadable files, those that never were DICOM get a code of their own: a report, a picture, a list."""
+    try:
+        if file.code != RefusalCode.UNREADABLE or is_dicom(root / file.path):
+            return file
+    except OSError:
+        return file
+    return replace(file, code=NO_DICOM, reason="not a DICOM file (no DICM marker)")
 
 
 def _labelled(file: ImageFile, said: Labels) -> ImageFile:
@@ -204,19 +221,32 @@ def _notes(manifest: pd.DataFrame, said: Labels, cleared: int) -> list[str]:
 
 def _rows_left(
     files: list[ImageFile], rows: list[list[int]], table: pd.DataFrame, names: _Names
-) -> tuple[list[tuple[str, str, str, str]], list[str]]:
-    """Rows whose files are missing or all refused, and a hint where leading zeros would have made the difference."""
+) -> list[tuple[str, str, str, str]]:
+    """Rows whose files are missing or all refused."""
     met = {position for positions in rows for position in positions}
     used = {position for file, positions in zip(files, rows, strict=True) if not file.code for position in positions}
-    left, zeros = [], 0
-    there = {getattr(file, name).lstrip("0") for file in files for name in ("patient_id", "accession")} - {""}
+    left = []
     for position, row in enumerate(table.to_dict("records")):
         if position in used:
             continue
         patient = names.patient(row.get("PatientID", "") or row[PATIENT])
         why = "every file with these ids was refused" if position in met else "no file has these ids"
         left.append(("", patient, ROW_WITHOUT_FILE, f"table {row[TABLE]}, line {row[LINE]}: {why}"))
+    return left
+
+
+def _zeros_lost(files: list[ImageFile], rows: list[list[int]], table: pd.DataFrame) -> str:
+    """What to do where leading zeros would have made the difference, "" where not."""
+    met = {position for positions in rows for position in positions}
+    there = {getattr(file, name).lstrip("0") for file in files for name in ("patient_id", "accession")} - {""}
+    zeros = 0
+    for position, row in enumerate(table.to_dict("records")):
         ids = [row[name].lstrip("0") for name in ("PatientID", "AccessionNumber") if row.get(name)]
         zeros += position not in met and bool(ids) and all(text in there for text in ids)
-    hint = f"{zeros} rows without a file would find one without leading zeros: store the ids as text in the table"
-    return left, [hint] if zeros else []
+    if not zeros:
+        return ""
+    return (
+        f"{zeros} {'row' if zeros == 1 else 'rows'} without a file would find one but for leading zeros, which a "
+        "spreadsheet cuts off: export the table anew with its ids as text (cells formatted as Text before they are "
+        "filled)"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import permutations
 
 from pydicom.dataset import Dataset
 
@@ -58,6 +59,8 @@ def tag_text(dataset: Dataset, keyword: str) -> str:
 def path_tells(path: str, words: Iterable[str]) -> bool:
     """Whether a path holds one of the words; those of fewer than four letters must stand alone.
 
+    Beside a word of letters only, such as a name, digits may stand: "Kim01" tells, "kimono" does not.
+
     Args:
         path: relative path; case does not matter.
         words: ids or names.
@@ -67,7 +70,8 @@ def path_tells(path: str, words: Iterable[str]) -> bool:
         quoted = re.escape(word.strip().casefold())
         if not quoted:
             continue
-        pattern = quoted if len(word.strip()) >= SHORT else rf"(?<![^\W_]){quoted}(?![^\W_])"
+        beside = r"[^\W\d_]" if word.strip().isalpha() else r"[^\W_]"
+        pattern = quoted if len(word.strip()) >= SHORT else rf"(?<!{beside}){quoted}(?!{beside})"
         if re.search(pattern, low):
             return True
     return False
@@ -82,17 +86,23 @@ def path_identifies(dataset: Dataset, path: str) -> bool:
     """
     words = [part for keyword in ID_KEYWORDS for part in tag_text(dataset, keyword).split("\\")]
     for keyword in NAME_KEYWORDS:
-        words += [part for part in re.split(r"[\^=\\\s,._-]+", tag_text(dataset, keyword)) if len(part) > 1]
+        parts = [part for part in re.split(r"[\^=\\\s,._-]+", tag_text(dataset, keyword)) if part]
+        words += [part for part in parts if len(part) > 1]
+        joined = ("".join(pair) for pair in permutations(parts, 2))  # "LiNa" of Li^Na, and with initials, "NLi"
+        words += [word for word in joined if len(word) > 2]
     return path_tells(path, words) or any(_holds_date(path, tag_text(dataset, keyword)) for keyword in DATE_KEYWORDS)
 
 
 def _holds_date(path: str, date: str) -> bool:
+    """Whether a path holds a date in any usual order, with a year of four digits or of two."""
     found = _DATE.fullmatch(date)
     if found is None:
         return False
-    year, month, day = found.groups()
+    full, month, day = found.groups()
     gap = r"[-_./ ]?"
-    orders = ((year, month, day), (month, day, year), (day, month, year))
+    orders = [
+        order for year in (full, full[2:]) for order in ((year, month, day), (month, day, year), (day, month, year))
+    ]
     return any(re.search(rf"(?<!\d){gap.join(order)}(?!\d)", path) for order in orders)
 
 
@@ -100,17 +110,17 @@ def age_years(dataset: Dataset) -> float | None:
     """Age at the examination in whole years: Patient's Age (0010,1010), else from birth and study date; 90 if above 89.
 
     Returns:
-        The age, None where it is not known or above any person's.
+        The age, None where it is not known, below one year or above any person's.
     """
     years: float | None = None
     stated = _AGE.fullmatch(tag_text(dataset, "PatientAge"))
     birth, study = (_DATE.fullmatch(tag_text(dataset, keyword)) for keyword in ("PatientBirthDate", "StudyDate"))
-    if stated:
+    if stated and int(stated.group(1)):  # 000Y and a birth in the year 0 stand for an unknown age
         years = int(stated.group(1)) * _YEARS[stated.group(2)]
     elif birth and study:
         born, seen = ([int(part) for part in date.groups()] for date in (birth, study))
         years = seen[0] - born[0] - (seen[1:] < born[1:])
-    if years is None or not 0 <= years <= OLDEST:
+    if years is None or not 1 <= years <= OLDEST:
         return None
     return float(min(int(years), OLD))
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.cohort.errors import CohortError
 from pipeline.cohort.sources.cbis import cbis_patient
-from pipeline.cohort.sources.tables import LINE, need_columns, read_table
+from pipeline.cohort.sources.tables import LINE, need_columns, plural, read_table
 
 FILE_NAME = "FileName"
 IMAGE_IDS = ("SOPInstanceUID", FILE_NAME)
@@ -104,7 +104,7 @@ def read_labels(paths: list[Path], columns: LabelColumns) -> pd.DataFrame:
             pd.Series(sides, index=cells.index).isna(),
             number,
             "side",
-            "L, R, left, right or empty (both breasts: two rows)",
+            "allowed are L, R, left, right or empty (both breasts: two rows)",
         )
         table[SIDE] = sides
         table[VIEW] = cells[columns.view] if columns.view else ""
@@ -119,7 +119,8 @@ def _labels(cells: pd.DataFrame, columns: LabelColumns, number: int) -> pd.Serie
     for words, value in ((columns.malignant, 1.0), (columns.benign, 0.0), (columns.unknown, np.nan)):
         meaning |= {_plain(word): value for word in words}
     words = cells[columns.label].map(_plain)
-    _refuse(cells, ~words.isin(list(meaning)), number, "label", "a word of --malignant, --benign or --unknown")
+    allowed = "--malignant, --benign and --unknown take the words that your table uses; what stands there is in none"
+    _refuse(cells, ~words.isin(list(meaning)), number, "label", allowed)
     return words.map(meaning).astype(np.float64)
 
 
@@ -127,10 +128,8 @@ def _refuse(cells: pd.DataFrame, wrong: pd.Series, number: int, what: str, allow
     if wrong.any():
         lines = cells.loc[wrong, LINE].tolist()
         more = f" and {len(lines) - FEW} more" if len(lines) > FEW else ""
-        raise CohortError(
-            f"--labels (table {number}): the {what} in line {', '.join(map(str, lines[:FEW]))}{more} is not allowed: "
-            f"{allowed}"
-        )
+        where = f"{plural('line', lines)} {', '.join(map(str, lines[:FEW]))}{more}"
+        raise CohortError(f"--labels (table {number}): the {what} in {where} cannot be used: {allowed}")
 
 
 def _plain(word: str) -> str:

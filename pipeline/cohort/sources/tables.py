@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sized
 from pathlib import Path
 
 import pandas as pd
@@ -76,12 +77,20 @@ def need_columns(table: pd.DataFrame, columns: list[str], *, option: str) -> Non
     """Raise when a table lacks columns.
 
     Raises:
-        CohortError: with the columns that are missing. Those that are there are not named: a table without a header
-            has a person's cells in their place.
+        CohortError: with the columns that are missing. Those that are there are not named, unless they differ in case
+            only: a table without a header has a person's cells in their place.
     """
     missing = [name for name in columns if name not in table]
     if missing:
+        known = {str(name).casefold(): str(name) for name in table}
+        alike = [known[name.casefold()] for name in missing if name.casefold() in known]
         raise CohortError(
-            f"{option}: the table lacks the columns {', '.join(missing)}; its first line must be the header "
-            f"(read as {len(table.columns) - 1} columns)"
+            f"{option}: the table lacks the {plural('column', missing)} {', '.join(missing)}"
+            + (f" (differs only in case: {', '.join(alike)})" if alike else "")
+            + f"; its first line must be the header (read as {len(table.columns) - 1} columns)"
         )
+
+
+def plural(word: str, things: Sized) -> str:
+    """The word, with an s unless there is one thing."""
+    return word if len(things) == 1 else f"{word}s"

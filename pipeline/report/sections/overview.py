@@ -20,9 +20,10 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
         attacked = [attacked[0], attacked[len(attacked) // 2], attacked[-1]]
     return section(
         n={"patients": clean.patients, "malignant": clean.auc.n_positive, "benign": clean.auc.n_negative},
-        method=_trained(files),
+        method=trained(files),
         data=_data(files.config or {}),
         training=partitions.get("training"),
+        leaks=[str(message) for message in ((files.provenance or {}).get("leaks") or {}).get("found", [])],
         headline=[
             {
                 "place": scored.results.index(result),
@@ -36,7 +37,7 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
     )
 
 
-def _trained(files: RunFiles) -> str | None:
+def trained(files: RunFiles) -> str | None:
     """How the network was trained: by this run, or by that of the checkpoint which it evaluates."""
     provenance = files.provenance or {}
     if "training" not in provenance:

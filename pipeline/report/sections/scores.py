@@ -12,12 +12,18 @@ from pipeline.report.run_files import ReportError, RunFiles
 from pipeline.statistics import (
     CLEAN,
     AttackResult,
+    Proportion,
     Threshold,
+    average_precision,
+    clustered_auc,
     flips,
     freeze_threshold,
     ordered_attacks,
+    partial_auc,
     patient_table,
+    pool_breasts,
     pool_patients,
+    predictive_values,
     probability,
     robustness,
     rows_of_attack,
@@ -26,6 +32,14 @@ from pipeline.statistics import (
 
 RULES = (("sensitivity", 0.9), ("youden", 0.9))
 """Rules by which thresholds are frozen; the first one also makes the calls in the table of patients."""
+
+
+FEW_ALARMS = (0.0, 0.2)
+"""Range of false alarms of the partial AUC: specificities from 0.8 on, where screening works."""
+
+PREVALENCES = (0.006, 0.1, 0.5)
+"""Shares of malignant patients for which predictive values are stated: screening (see the decision curve), a clinic for
+symptoms, and half."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scored:
-    """Pooled test patients, their results under each attack, and the thresholds frozen on validation."""
+    """Pooled test patients, their images, clean validation patients, results under each attack, frozen thresholds."""
 
     test: pd.DataFrame
+    images: pd.DataFrame
+    validation: pd.DataFrame
     results: list[AttackResult]
     thresholds: list[Threshold]
     labels: dict[str, str]
@@ -66,7 +82,7 @@ def score_patients(files: RunFiles, settings: Settings) -> Scored:
     where = files.directory / "scores.csv"
     try:
         pooled = pool_patients(files.scores, settings.within_breast, settings.across_breasts)  # type: ignore[arg-type]
-        test = pooled[pooled["partition"] == "test"]
+        test = pooled[(pooled["partition"] == "test") & ~pooled["attack_id"].isin(_strong(files))]
         results = robustness(test, resamples=settings.resamples, seed=settings.seed, confidence=settings.confidence)
     except ValueError as error:
         raise ReportError(f"{where}: {error}") from error
@@ -81,7 +97,13 @@ def score_patients(files: RunFiles, settings: Settings) -> Scored:
         freeze_threshold(frozen["patient_label"].to_numpy(), frozen["logit"].to_numpy(), rule=rule, target=target)  # type: ignore[arg-type]
         for rule, target in RULES
     ]
-    return Scored(test, results, thresholds, _labels(results))
+    images = files.scores[files.scores["partition"] == "test"]
+    return Scored(test, images, frozen, results, thresholds, _labels(results))
+
+
+def _strong(files: RunFiles) -> list[str]:
+    """Attacks of the strong test, which has a section of its own."""
+    return [entry["attack_id"] for entry in (files.strong or {}).get("attacks", [])]
 
 
 def _labels(results: list[AttackResult]) -> dict[str, str]:
@@ -112,7 +134,7 @@ def _n(result: AttackResult) -> dict[str, int]:
     }
 
 
-def discrimination(scored: Scored) -> dict[str, Any]:
+def discrimination(scored: Scored, settings: Settings) -> dict[str, Any]:
     """ROC curves and AUCs clean and under each attack, with both intervals."""
     clean = scored.results[0]
     curves = [
@@ -124,9 +146,49 @@ def discrimination(scored: Scored) -> dict[str, Any]:
         }
         for result in scored.results
     ]
+    more: dict[str, Any] = {"curves": curves, "levels": _levels(scored, settings), **_other_areas(scored, settings)}
     if clean.auc.value is None:
-        return section("not_estimable", reason=clean.auc.reason, n=_n(clean), curves=curves)
-    return section(n=_n(clean), curves=curves)
+        return section("not_estimable", reason=clean.auc.reason, n=_n(clean), **more)
+    return section(n=_n(clean), **more)
+
+
+def _levels(scored: Scored, settings: Settings) -> list[dict[str, Any]]:
+    """Clean AUC of breasts and of images with known breast labels, with intervals that know who shares a patient."""
+    rows = scored.images[(scored.images["attack_id"] == CLEAN) & scored.images["label"].notna()]
+    breasts = pool_breasts(rows, within_breast=settings.within_breast) if len(rows) else rows
+    found = []
+    for name, table in (("breast", breasts), ("image", rows)):
+        estimate = clustered_auc(
+            table["label"].to_numpy(),
+            table["logit"].to_numpy(),
+            table["patient_id"].to_numpy(),
+            resamples=settings.resamples,
+            seed=settings.seed,
+            confidence=settings.confidence,
+        )
+        found.append(
+            {
+                "level": name,
+                "auc": estimate.estimate.to_dict(),
+                "rows": int(estimate.rows_positive + estimate.rows_negative),
+                "malignant": int(estimate.rows_positive),
+                "patients": int(estimate.patients),
+            }
+        )
+    return found
+
+
+def _other_areas(scored: Scored, settings: Settings) -> dict[str, Any]:
+    rows = rows_of_attack(scored.test, CLEAN)
+    labels, logits = rows["patient_label"].to_numpy(), rows["logit"].to_numpy()
+    drawn: dict[str, Any] = {
+        "resamples": settings.resamples, "seed": settings.seed, "confidence": settings.confidence
+    }  # fmt: skip
+    return {
+        "average_precision": average_precision(labels, logits, **drawn).to_dict(),
+        "partial_auc": {"false_alarms": list(FEW_ALARMS)}
+        | partial_auc(labels, logits, false_alarms=FEW_ALARMS, **drawn).to_dict(),
+    }
 
 
 def robustness_section(scored: Scored) -> dict[str, Any]:
@@ -159,7 +221,7 @@ def operating_points(scored: Scored, settings: Settings) -> dict[str, Any]:
         entry["attacks"] = []
         for result in scored.results if threshold.value is not None else []:
             rows = rows_of_attack(scored.test, result.attack_id)
-            sensitivity, specificity = sensitivity_specificity(
+            shares = sensitivity_specificity(
                 rows["patient_label"].to_numpy(),
                 rows["logit"].to_numpy(),
                 float(threshold.value or 0.0),
@@ -168,16 +230,26 @@ def operating_points(scored: Scored, settings: Settings) -> dict[str, Any]:
             entry["attacks"].append(
                 {
                     **_name(scored, result),
-                    "sensitivity": sensitivity.to_dict(),
-                    "specificity": specificity.to_dict(),
+                    "sensitivity": shares[0].to_dict(),
+                    "specificity": shares[1].to_dict(),
                 }
             )
+        entry["predictive"] = _predictive(entry["attacks"], settings)
         entries.append(entry)
     first = scored.thresholds[0]
     n = {**_n(scored.results[0]), "validation_malignant": first.n_positive, "validation_benign": first.n_negative}
     if first.value is None:
         return section("not_estimable", reason=first.reason, n=n, thresholds=entries)
     return section(n=n, thresholds=entries)
+
+
+def _predictive(attacks: list[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    """PPV and NPV without attack at stated prevalences."""
+    if not attacks:
+        return []
+    sensitivity, specificity = (Proportion(**attacks[0][name]) for name in ("sensitivity", "specificity"))
+    found = predictive_values(sensitivity, specificity, prevalences=PREVALENCES, confidence=settings.confidence)
+    return [value.to_dict() for value in found]
 
 
 def flips_section(scored: Scored, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""Section about certificates: what holds against every attack within an L2 radius, measured by evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.plain import section
+from pipeline.report.run_files import RunFiles
+
+FILE = "artefacts/certified.json"
+KEYS = ("sigma", "draws", "alpha", "threshold", "radii", "seconds")
+
+
+def certified_section(files: RunFiles) -> dict[str, Any]:
+    """Content of artefacts/certified.json."""
+    if files.certified is None:
+        empty: dict[str, Any] = dict.fromkeys(KEYS) | {"radii": []}
+        return section("missing", reason=files.missing[FILE], **empty)
+    content: dict[str, Any] = {name: files.certified.get(name) for name in KEYS}
+    n = {name: int(files.certified[name]) for name in ("patients", "malignant", "images")}
+    first = files.certified["radii"][0]["auc"]
+    if first["value"] is None:
+        return section("not_estimable", reason=first["reason"], n=n, **content)
+    return section(n=n, **content)

@@ -1,0 +1,80 @@
+"""Sections about the output as a risk: calibration before and after recalibration, and the decision curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.plain import section
+from pipeline.report.sections.scores import Scored, Settings
+from pipeline.statistics import (
+    CLEAN,
+    at_prevalence,
+    calibration_change,
+    decision_curve,
+    fit_recalibration,
+    probability,
+    rows_of_attack,
+)
+
+SCREENING_PREVALENCE = 0.006
+"""Cancers per screening examination: 5.1 per 1,000 detected, 0.8 missed (Lehman et al. 2017, Radiology 283:49)."""
+
+
+def calibration_section(scored: Scored, settings: Settings) -> dict[str, Any]:
+    """Calibration of the test patients, as the network gives it and recalibrated on validation."""
+    frozen, test = scored.validation, rows_of_attack(scored.test, CLEAN)
+    n = _counts(scored)
+    fitted = fit_recalibration(frozen["patient_label"].to_numpy(), frozen["logit"].to_numpy())
+    change = calibration_change(
+        fitted,
+        test["patient_label"].to_numpy(),
+        test["logit"].to_numpy(),
+        resamples=settings.resamples,
+        seed=settings.seed,
+        confidence=settings.confidence,
+    )
+    content = change.to_dict()
+    if change.before.brier.value is None:
+        return section("not_estimable", reason=change.before.brier.reason, n=n, **content)
+    return section(n=n, **content)
+
+
+def decision_section(scored: Scored, settings: Settings) -> dict[str, Any]:
+    """Net benefit of the recalibrated output at the share of malignant patients of the data and of screening."""
+    frozen, test = scored.validation, rows_of_attack(scored.test, CLEAN)
+    n = _counts(scored)
+    fitted = fit_recalibration(frozen["patient_label"].to_numpy(), frozen["logit"].to_numpy())
+    if fitted.intercept is None or fitted.slope is None:
+        reason = f"the output cannot be recalibrated on validation patients: {fitted.reason}"
+        return section("not_estimable", reason=reason, n=n, curves=[])
+    risks = probability(fitted.intercept + fitted.slope * test["logit"].to_numpy(dtype=np.float64))
+    labels = test["patient_label"].to_numpy()
+    share = fitted.n_positive / (fitted.n_positive + fitted.n_negative)
+    drawn: dict[str, Any] = {
+        "resamples": settings.resamples, "seed": settings.seed, "confidence": settings.confidence
+    }  # fmt: skip
+    curves = [
+        decision_curve(labels, risks, **drawn).to_dict(),
+        decision_curve(
+            labels,
+            at_prevalence(risks, fitted=share, stated=SCREENING_PREVALENCE),
+            thresholds=[step * SCREENING_PREVALENCE / 4 for step in range(1, 21)],
+            prevalence=SCREENING_PREVALENCE,
+            **drawn,
+        ).to_dict(),
+    ]
+    if curves[0]["reason"]:
+        return section("not_estimable", reason=curves[0]["reason"], n=n, curves=curves)
+    return section(n=n, curves=curves)
+
+
+def _counts(scored: Scored) -> dict[str, int]:
+    auc, frozen = scored.results[0].auc, scored.validation["patient_label"]
+    return {
+        "malignant": auc.n_positive,
+        "benign": auc.n_negative,
+        "validation_malignant": int((frozen == 1).sum()),
+        "validation_benign": int((frozen == 0).sum()),
+    }
