@@ -43,10 +43,11 @@ def read_marks(path: Path) -> Marks:
                 digest.update(part)
             return Marks(stored=digest.hexdigest())
     with refusing("DICOM file"):
-        return _marks_of(open_dataset(path))
+        return marks_of(open_dataset(path))
 
 
-def _marks_of(dataset: Dataset) -> Marks:
+def marks_of(dataset: Dataset) -> Marks:
+    """The marks of a data set with its pixels."""
     uid = str(dataset.get("SOPInstanceUID", "")).strip()
     pixels = dataset.get("PixelData")
     if not pixels:

@@ -15,13 +15,15 @@ from typing import TextIO
 
 import torch
 from monai.transforms import Compose
+from pydicom.dataset import Dataset
 from threadpoolctl import threadpool_limits
 
 from pipeline.cohort.limits import limit_worker
-from pipeline.cohort.marks import read_marks
+from pipeline.cohort.marks import marks_of, read_marks
 from pipeline.cohort.raw_ids import is_raw_id
 from pipeline.imaging import ImageStore, Refusal, RefusalCode, chain_digest, explain, prepare_item
 from pipeline.imaging.isolation import MEMORY_LIMIT, allow_memory, watched_process
+from pipeline.imaging.parsing import showing
 
 READY = "ready"
 CRASHED = RefusalCode.CRASHED.value
@@ -116,10 +118,12 @@ def _prepared(task: Task, chain: Compose, store: ImageStore, chain_name: str) ->
         file_digest = _digest(Path(task.path))
         raw_id = is_raw_id(Path(task.path), task.patient_id)
         key = image_key(file_digest, chain_name, task)
+        seen: list[Dataset] = []
         if store.get(key) is None:
-            item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
+            with showing(seen.append):
+                item = prepare_item(chain, {"image": task.path, "laterality": task.laterality, "view": task.view})
             store.put(key, item["image"], {str(name): value for name, value in item.items()})
-        marks = read_marks(Path(task.path))
+        marks = marks_of(seen[-1]) if seen else read_marks(Path(task.path))
     except Exception as error:  # whatever one image does, the run goes on; the code and the place are kept
         code, reason = explain(error)
         return Outcome(code=code, reason=reason, file_digest=file_digest, raw_id=raw_id)

@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -35,6 +35,7 @@ RUST_PANIC = "PanicException"
 """What decoders written in Rust raise (pyo3); no ``Exception``, and its class cannot be imported."""
 
 _reading: contextvars.ContextVar[bool] = contextvars.ContextVar("reading", default=False)
+_shown_to: contextvars.ContextVar[Callable[[Dataset], None] | None] = contextvars.ContextVar("shown_to", default=None)
 logging.getLogger("pydicom").addFilter(lambda record: not _reading.get())
 
 
@@ -173,7 +174,19 @@ def open_dataset(
         stream = _Metered(raw, size=size, limits=limits)
         dataset = _parsed(stream, limits, _at_pixels if header_only else None, tags)
         _check_sequences(dataset, limits)
+    if not header_only and tags is None and (show := _shown_to.get()) is not None:
+        show(dataset)
     return dataset
+
+
+@contextmanager
+def showing(show: Callable[[Dataset], None]) -> Iterator[None]:
+    """Within, every whole data set that is parsed is shown to a function, so that no file need be parsed twice."""
+    token = _shown_to.set(show)
+    try:
+        yield
+    finally:
+        _shown_to.reset(token)
 
 
 def _at_pixels(tag: Any, vr: str | None, length: int) -> bool:

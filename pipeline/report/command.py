@@ -14,9 +14,7 @@ def report(
     across_breasts: Annotated[str, typer.Option(help="Pooling of a patient's breasts: max or mean.")] = "max",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.", min=1)] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
-    pdf: Annotated[
-        bool, typer.Option("--pdf", help="Also print report.pdf (extra pdf, Chromium).")
-    ] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print report.pdf (extra pdf, Chromium).")] = False,
     compare: Annotated[Path | None, typer.Option(metavar="RUN2", help="Another run on the same patients.")] = None,
 ) -> None:
     """Write report.json and report.html from a run directory's files."""
