@@ -112,6 +112,8 @@ class StrongTest:
         rows: list[dict[str, Any]] = []
         for entry in tqdm(entries, desc="strong test", unit="attack"):
             started = time.perf_counter()
+            if entry.fits:
+                entry.attack.fit(self.network, Pairs(lambda: self._batches(items)))
             for batch in self._batches(items):
                 attacked = self._attacked(entry, batch)
                 probes.see_attacked(batch.images, attacked, entry.attack)
@@ -203,6 +205,16 @@ class Batch:
         shown = [(item["study_id"], item["laterality"]) for item in self.items]
         names = list(dict.fromkeys(shown))
         return torch.tensor([names.index(name) for name in shown], device=self.images.device)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and labels of batches, read anew each time they are gone through."""
+
+    batches: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((batch.images, batch.labels) for batch in self.batches())
 
 
 def chosen_items(items: list[dict[str, Any]], patients: int, *, seed: int) -> list[dict[str, Any]]:

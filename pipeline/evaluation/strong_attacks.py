@@ -23,6 +23,7 @@ from pipeline.attacks import (
     Square,
     Through,
     Transfer,
+    Universal,
     WithLayers,
     WorstOf,
 )
@@ -44,12 +45,14 @@ class Entry:
         name: in words, for the report.
         attack: a component on images, or on whole exams if `exam`.
         exam: the attack takes `exams` and `breasts`, and sees whole exams.
+        fits: the attack is fitted on all images together before it is called.
     """
 
     role: str
     name: str
     attack: Any
     exam: bool = False
+    fits: bool = False
 
 
 def strong_attacks(
@@ -97,6 +100,7 @@ def strong_attacks(
         Entry("l2", f"PGD in L2, length {length:.3g}", BestPGD(budget=length, steps=steps, norm="l2")),
         Entry("exam", f"whole exam, one L2 length of {2 * length:.3g}", whole, exam=True),
         Entry("exam", "one view of the exam only", FewViews(usual, views=1, pool=pool), exam=True),
+        Entry("universal", f"universal, {effort.apgd_steps} steps", Universal(budget=budget, steps=effort.apgd_steps), fits=True),
         *(Entry("budget", f"PGD, {steps} steps", PGD(budget=large, steps=steps)) for large in LARGE_BUDGETS),
     ]
     if surrogate is not None:

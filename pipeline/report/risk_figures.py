@@ -14,6 +14,7 @@ _FAMILIES = {
     "transfer": ATTACK_COLOURS[2],
     "exam": ATTACK_COLOURS[4],
     "l2": ATTACK_COLOURS[4],
+    "universal": ATTACK_COLOURS[4],
 }
 
 

@@ -121,6 +121,7 @@ STRONG = (
     ("square", "Square, 200 queries", "square-200@0.001", "linf", 0.001, 0.3),
     ("l2", "PGD in L2, length 0.1", "best-pgd-l2-7@0.1", "l2", 0.1, 1.3),
     ("exam", "one view of the exam only", "1-views-pgd-7@0.001", "linf", 0.001, 0.4),
+    ("universal", "universal, 20 steps", "universal-20@0.001", "linf", 0.001, 0.2),
     ("budget", "PGD, 7 steps", "pgd-7@0.1", "linf", 0.1, 9.0),
     ("transfer", "made on another network", "transfer-best-pgd-70@0.001", "linf", 0.001, 0.2),
 )
