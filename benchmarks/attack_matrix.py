@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pipeline.evaluation.effort import EFFORTS, Effort
+from pipeline.evaluation.effort import Effort
 from pipeline.evaluation.scores_file import COLUMNS
 from pipeline.evaluation.strong import FILE, StrongTest
 from pipeline.imaging.store import ImageStore
@@ -52,13 +52,15 @@ class Cohort:
 
 def measure(images: int, size: int, width: float) -> dict[str, Any]:
     """Run the strong test in this process; its attacks, seconds and peak memory."""
-    EFFORTS["matrix"] = Effort(images, 10, 2, 10, 20, 2, 4, 2, 5, 1, 0)
+    effort = Effort(images, 2, 10, 5, 20, 2, 4, 2, 5, 1, 0)
     network = vgg16(weights="none", trainable="all", width=width, head="compact", seed=0)
     with tempfile.TemporaryDirectory() as folder:
         cohort = Cohort(Path(folder) / "store", images, size)
         metric: Any = SimpleNamespace(table=pd.DataFrame(columns=list(COLUMNS)))
         place = SimpleNamespace(path=Path(folder))
-        test = StrongTest(network, metric=metric, cohort=cohort, run_directory=place, effort="matrix", surrogate=None)
+        test = StrongTest(
+            network, metric=metric, cohort=cohort, run_directory=place, effort=effort, steps=1, surrogate=None
+        )
         started = time.perf_counter()
         test(SimpleNamespace(state=SimpleNamespace(rank=0)))  # type: ignore[arg-type]
         seconds = time.perf_counter() - started

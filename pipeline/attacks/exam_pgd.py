@@ -131,7 +131,8 @@ def _objective(pool: ExamScore, layout: ExamLayout, exam_labels: Tensor, choice:
         if found is not None:
             values, owners = found
             order = torch.argsort(owners, stable=True)
-            counts = torch.bincount(owners, minlength=layout.exam_count)
+            counts = torch.zeros(layout.exam_count, dtype=torch.long, device=owners.device)  # bincount would wait
+            counts.index_add_(0, owners, torch.ones_like(owners))
             place = order[counts.cumsum(0) - counts + choice % counts]
             pooled = torch.where(exam_labels < 0.5, values[place], pooled)
         return margin(pooled, exam_labels)

@@ -4,6 +4,7 @@ from pipeline.evaluation.certificates import Certificates
 from pipeline.evaluation.dicom_attack import DicomAttackReport, dicom_attack_report
 from pipeline.evaluation.dicom_test import DicomTest
 from pipeline.evaluation.exam import Exam, ExamError, ExamWriter
+from pipeline.evaluation.extras import require_extras
 from pipeline.evaluation.gallery import Gallery
 from pipeline.evaluation.metric import PatientAUC, ScoreWriter
 from pipeline.evaluation.saliency import saliency
@@ -35,6 +36,7 @@ __all__ = [
     "dicom_attack_report",
     "pool_patients",
     "pool_views",
+    "require_extras",
     "saliency",
     "smoothing_samples",
 ]

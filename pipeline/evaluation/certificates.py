@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from ignite.engine import Engine, Events
 from torch import nn
 
+from pipeline.evaluation.effort import Effort
 from pipeline.evaluation.effort import effort as effort_named
+from pipeline.evaluation.extras import Extra, frozen_threshold, write_json
 from pipeline.evaluation.metric import PatientAUC
 from pipeline.evaluation.smoothing import ExamImages, smoothing_samples
-from pipeline.evaluation.strong import chosen_items, whole_exams, write_json
+from pipeline.evaluation.strong import chosen_items, whole_exams
 from pipeline.imaging import load_prepared
-from pipeline.statistics import CLEAN, certified_cohort, freeze_threshold, pool_patients
-
-FILE = "artefacts/certified.json"
+from pipeline.statistics import certified_cohort
 
 
-class Certificates:
+class Certificates(Extra):
     """Handler of a test evaluator: write `artefacts/certified.json`, certified figures of the strong test's patients.
 
     The network is not trained for noise, so that what it keeps of its AUC under noise is part of the result. Calls are
@@ -32,7 +30,7 @@ class Certificates:
         metric: the evaluator's metric, for the threshold.
         cohort: gives the test items.
         run_directory: an object with `path`.
-        effort: "none", "demo", "quick" or "full".
+        effort: "none", "demo", "quick", "full" or sizes.
         sigma: standard deviation of the noise, in units of the pixel scale.
         radii: L2 radii over the whole exam, as multiples of sigma.
         alpha: chance that any bound at a radius is wrong.
@@ -42,6 +40,8 @@ class Certificates:
         across_breasts: pooling of the breasts of a patient.
     """
 
+    file = "artefacts/certified.json"
+
     def __init__(
         self,
         network: nn.Module,
@@ -49,7 +49,7 @@ class Certificates:
         metric: PatientAUC,
         cohort: Any,
         run_directory: Any,
-        effort: str = "quick",
+        effort: str | Effort | Mapping[str, int] = "quick",
         sigma: float = 0.02,
         radii: Sequence[float] = (0.0, 0.25, 0.5, 1.0),
         alpha: float = 0.001,
@@ -58,10 +58,10 @@ class Certificates:
         within_breast: Literal["mean", "max"] = "mean",
         across_breasts: Literal["mean", "max"] = "max",
     ) -> None:
+        super().__init__(run_directory)
         self.network = network
         self.metric = metric
         self.cohort = cohort
-        self.run_directory = run_directory
         self.effort = effort_named(effort)
         self.sigma = sigma
         self.radii = [float(radius) * sigma for radius in radii]
@@ -71,12 +71,11 @@ class Certificates:
         self.within_breast: Literal["mean", "max"] = within_breast
         self.across_breasts: Literal["mean", "max"] = across_breasts
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+    @property
+    def wanted(self) -> bool:
+        return self.effort.patients > 0
 
-    def __call__(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0 or not self.effort.patients:
-            return
+    def measure(self) -> None:
         started = time.perf_counter()
         items = chosen_items(self.cohort.items("test", "scoring"), self.effort.patients, seed=self.seed)
         labels = {item["patient_id"]: item["patient_label"] for item in items}
@@ -90,7 +89,9 @@ class Certificates:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        threshold = self._threshold()
+        threshold = frozen_threshold(
+            self.metric.table, within_breast=self.within_breast, across_breasts=self.across_breasts
+        )
         found = certified_cohort(
             list(labels.values()), samples, sigma=self.sigma, radii=self.radii, alpha=self.alpha, threshold=threshold
         )
@@ -105,18 +106,10 @@ class Certificates:
             "radii": [entry.to_dict() for entry in found],
             "seconds": round(time.perf_counter() - started, 2),
         }
-        write_json(content, Path(self.run_directory.path) / FILE)
+        write_json(content, self.path)
 
     def _exams(self, items: list[dict[str, Any]]) -> Iterator[ExamImages]:
         for exam in whole_exams(items, 1):
             images = torch.stack([load_prepared(item["image"]) for item in exam])
             breasts = tuple((item["study_id"], item["laterality"]) for item in exam)
             yield ExamImages(exam[0]["patient_id"], images, breasts)
-
-    def _threshold(self) -> float | None:
-        table = self.metric.table
-        rows = table[(table["partition"] == "validation") & (table["attack_id"] == CLEAN)]
-        if rows.empty:
-            return None
-        pooled = pool_patients(rows, within_breast=self.within_breast, across_breasts=self.across_breasts)
-        return freeze_threshold(pooled["patient_label"].to_numpy(), pooled["logit"].to_numpy()).value

@@ -48,8 +48,9 @@ def dicom_attack_report(
     patients: Iterable[PatientFiles],
     *,
     chain: Compose,
-    threshold: float,
+    threshold: float | None,
     artefacts: str | Path | None,
+    origin: str | None = None,
     budget: float = 1e-4,
     limit: int = 256,
     steps: int = 10,
@@ -67,8 +68,10 @@ def dicom_attack_report(
         network: gives logits (N, 1) or (N, 2); comes back as it was.
         patients: one after the other; one exam is held in memory at a time.
         chain: the preparation that the network was trained with.
-        threshold: patient's logit from which on the diagnosis is malignant, frozen on validation.
+        threshold: patient's logit from which on the diagnosis is malignant, frozen on validation; None leaves out how
+            many levels a flip takes.
         artefacts: folder that receives `dicom_attack.json`, written under a temporary name first; None writes none.
+        origin: name of the manifest of other patients than those of the test, for the report.
         budget: share of the pixel scale whose survival is measured; 1e-4 is the paper's eps2.
         limit: largest budget tried for a flip, in grey levels.
         steps: of every ascent.
@@ -85,7 +88,8 @@ def dicom_attack_report(
     """
     records = []
     settings: dict[str, Any] = {
-        "threshold": float(threshold), "budget": float(budget), "limit": int(limit), "steps": int(steps),
+        "threshold": None if threshold is None else float(threshold), "origin": origin,
+        "budget": float(budget), "limit": int(limit), "steps": int(steps),
         "within_breast": within_breast, "across_breasts": across_breasts, "seed": int(seed),
     }  # fmt: skip
     for number, patient in enumerate(patients, start=1):
@@ -122,12 +126,13 @@ def dicom_attack_report(
 
 
 def _answers(
-    exam: StoredExam, *, threshold: float, budget: float, limit: int
+    exam: StoredExam, *, threshold: float | None, budget: float, limit: int
 ) -> tuple[dict[str, Any], AttackedExam | None]:
+    answers: dict[str, Any] = {"logit": exam.logit, "stored_budget": exam.stored_budget(budget).to_dict()}
+    if threshold is None:
+        return answers, None
     flip, attacked = exam.levels_to_flip(threshold=threshold, limit=limit)
-    answers = {
-        "logit": exam.logit,
-        "stored_budget": exam.stored_budget(budget).to_dict(),
+    answers |= {
         "levels_to_flip": flip.to_dict(),
         "attacked": None if attacked is None else attacked.to_dict(),
     }
@@ -136,8 +141,8 @@ def _answers(
 
 def _summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Counts and medians over patients; a patient that was not flipped counts as infinitely many levels."""
-    done = [record for record in records if "levels_to_flip" in record]
-    levels = [record["levels_to_flip"]["levels"] for record in done]
+    done = [record for record in records if "stored_budget" in record]
+    levels = [record["levels_to_flip"]["levels"] for record in done if "levels_to_flip" in record]
     correct = [np.inf if one is None else one for one in levels if one != 0]
     middle = median(correct) if correct else None
     shares = {

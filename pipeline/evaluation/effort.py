@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True)
@@ -11,9 +12,9 @@ class Effort:
 
     Attributes:
         patients: test patients, half malignant where there are enough; 0 leaves the strong test out.
-        iterations: steps of the long PGD, ten times the seven of the paper.
         starts: of PGD with restarts.
         apgd_steps: steps of APGD.
+        universal_steps: passes over the patients of the universal perturbation.
         square_queries: queries of Square.
         spsa_steps: steps of SPSA.
         spsa_samples: directions of one step of SPSA.
@@ -24,9 +25,9 @@ class Effort:
     """
 
     patients: int
-    iterations: int
     starts: int
     apgd_steps: int
+    universal_steps: int
     square_queries: int
     spsa_steps: int
     spsa_samples: int
@@ -38,19 +39,32 @@ class Effort:
 
 EFFORTS = {
     "none": Effort(0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0),
-    "demo": Effort(12, 70, 3, 20, 200, 10, 16, 10, 30, 100, 4),
-    "quick": Effort(24, 70, 5, 100, 200, 20, 32, 10, 100, 200, 4),
-    "full": Effort(10_000, 70, 5, 100, 5000, 100, 128, 10, 200, 2000, 100),
+    "demo": Effort(12, 3, 20, 10, 200, 5, 16, 10, 30, 100, 4),
+    "quick": Effort(24, 5, 50, 20, 200, 10, 16, 10, 50, 200, 4),
+    "full": Effort(10_000, 5, 100, 50, 5000, 100, 128, 10, 200, 2000, 100),
 }
 """Names for configurations: "demo" is the size of the demo, "quick" for two cores, "full" for a GPU."""
 
 
-def effort(name: str) -> Effort:
-    """Look an effort up by name.
+def effort(wanted: str | Effort | Mapping[str, int]) -> Effort:
+    """Look an effort up by name, or make one of sizes.
+
+    Args:
+        wanted: a name, or sizes by name: `{"name": "quick", "patients": 40}` is "quick" with 40 patients.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name or size.
     """
-    if name not in EFFORTS:
-        raise ValueError(f"effort {name!r} is unknown; allowed are {', '.join(EFFORTS)}")
-    return EFFORTS[name]
+    if isinstance(wanted, Effort):
+        return wanted
+    if isinstance(wanted, str):
+        if wanted not in EFFORTS:
+            raise ValueError(f"effort {wanted!r} is unknown; allowed are {', '.join(EFFORTS)}")
+        return EFFORTS[wanted]
+    sizes = dict(wanted)
+    base = effort(str(sizes.pop("name", "quick")))
+    known = [field.name for field in fields(Effort)]
+    strange = sorted(set(sizes) - set(known))
+    if strange or not all(type(size) is int and size >= 0 for size in sizes.values()):
+        raise ValueError(f"effort {dict(wanted)!r}: allowed are 'name' and whole numbers under {', '.join(known)}")
+    return replace(base, **sizes)

@@ -27,8 +27,8 @@ class Gallery:
     """Handler of a test evaluator: write `artefacts/gallery.json` and its pictures when scores.csv is written.
 
     Of each patient that :func:`~pipeline.evaluation.failures.choose_failures` gives, the views of the breast with the
-    highest clean logit are drawn: as acquired, the change that the attack adds (amplified), attacked, and the saliency
-    of both.
+    highest clean logit are drawn: as acquired but black outside the breast, where films and screenshots carry names,
+    the change that the attack adds (amplified), attacked, and the saliency of both.
 
     Args:
         network: the network that was scored.
@@ -36,7 +36,7 @@ class Gallery:
         run_directory: holds scores.csv; its `artefacts/` receives the pictures.
         attack: the attack that is shown beside the clean image.
         patients: how many for each rule, at most; 0 writes an empty gallery.
-        seed: of the attack's start.
+        seed: that of the scores, so that the attacked image drawn is the one that was scored.
         within_breast: pooling of the views of a breast.
         across_breasts: pooling of the breasts of a patient.
     """
@@ -99,13 +99,16 @@ class Gallery:
         device = next(self.network.parameters()).device
         image = load_prepared(item["image"])[None].to(device)
         label = torch.as_tensor(item["patient_label"], device=device).reshape(1)
-        attacked = self.attack(self.network, image, label, seed=image_seed(self.seed, "gallery", item["image_id"]))
+        attacked = self.attack(
+            self.network, image, label, seed=image_seed(self.seed, self.attack.attack_id, item["image_id"])
+        )
         sidecar = json.loads(Path(item["image"]).with_suffix(".json").read_text(encoding="utf-8"))
         preparation = Preparation.from_dict(sidecar["preparation"])
         source = read_mammogram(
             Path(self.cohort.root) / item["image_id"], laterality=item["laterality"], view=item["view"]
         )
         canvas = Canvas(source.pixels, preparation, text=f"{item['laterality']} {item['view']}")
+        canvas.keep_breast(image[0, 0])
         stem = f"artefacts/gallery/{picture_stem(item)}"
         change = (attacked - image)[0, 0]
         scenes = []

@@ -43,6 +43,8 @@ class PatientAUC:
         within_breast: pooling of the views of a breast, "mean" or "max".
         across_breasts: pooling of the breasts of a patient, "max" or "mean".
         attacked_partitions: partitions that are attacked.
+        validation_scores: a scores.csv of the run that trained the network. Its clean validation rows join the table,
+            so that thresholds frozen on them can be used on an external test. None for no such file.
         seed: of the attacks' starts.
     """
 
@@ -55,6 +57,7 @@ class PatientAUC:
         within_breast: Literal["mean", "max"] = "mean",
         across_breasts: Literal["mean", "max"] = "max",
         attacked_partitions: Sequence[str] = ("validation", "test"),
+        validation_scores: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         if selection not in ("mean", "clean", "attacked"):
@@ -69,6 +72,7 @@ class PatientAUC:
         self.selection = selection
         self.pooling: dict[str, Any] = {"within_breast": within_breast, "across_breasts": across_breasts}
         self.attacked_partitions = frozenset(attacked_partitions)
+        self.validation_scores = validation_scores
         self.seed = seed
         self._rows: list[dict[str, Any]] = []
         self.table = pd.DataFrame(columns=list(COLUMNS))
@@ -120,10 +124,18 @@ class PatientAUC:
             rows = [row for part in gathered for row in part]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table = table.drop_duplicates(["image_id", "attack_id"])
-        self.table = table.sort_values(["attack_id", "image_id"], ignore_index=True)
-        values = self._values(self.table)
+        table = table.sort_values(["attack_id", "image_id"], ignore_index=True)
+        values = self._values(table)
+        self.table = table if self.validation_scores is None else self._with_validation(table)
         engine.state.metrics.update({key: value for key, value in values.items() if key != name})
         engine.state.metrics[name] = self._select(values)
+
+    def _with_validation(self, table: pd.DataFrame) -> pd.DataFrame:
+        assert self.validation_scores is not None
+        earlier = read_scores(Path(self.validation_scores))
+        kept = earlier.query("partition == 'validation' and attack_id == 'clean'").reindex(columns=table.columns)
+        # The fold is the training run's; beside an external test it has no meaning of its own.
+        return pd.concat([table, kept.assign(fold=table["fold"].iloc[0])], ignore_index=True)
 
     def _values(self, table: pd.DataFrame) -> dict[str, float]:
         values = {}
@@ -152,33 +164,33 @@ class PatientAUC:
 
 
 class ScoreWriter:
-    """Handler of an evaluator: write a `PatientAUC`'s rows to `scores.csv` when the evaluation is done.
+    """Handler of an evaluator: write a `PatientAUC`'s rows to `scores.csv`.
+
+    Once when the images are scored, so that nothing which follows can lose them, and once more at the end where other
+    handlers have added rows.
 
     Args:
         metric: the evaluator's metric.
         run_directory: an object with `path`, read when writing; the folder is made.
-        validation_scores: a scores.csv of the run that trained the network. Its clean validation rows are taken over,
-            so that thresholds frozen on them can be used on an external test. None for no such file.
     """
 
-    def __init__(self, metric: PatientAUC, run_directory: Any, validation_scores: str | Path | None = None) -> None:
+    def __init__(self, metric: PatientAUC, run_directory: Any) -> None:
         self.metric = metric
         self.run_directory = run_directory
-        self.validation_scores = validation_scores
+        self._written = 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._again)
 
     def __call__(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0:
-            return
-        table = self.metric.table
-        if self.validation_scores is not None:
-            earlier = read_scores(Path(self.validation_scores))
-            kept = earlier.query("partition == 'validation' and attack_id == 'clean'").reindex(columns=table.columns)
-            # The fold is the training run's; beside an external test it has no meaning of its own.
-            table = pd.concat([table, kept.assign(fold=table["fold"].iloc[0])], ignore_index=True)
-        write_scores(table, Path(self.run_directory.path) / "scores.csv")
+        if getattr(engine.state, "rank", 0) == 0:
+            write_scores(self.metric.table, Path(self.run_directory.path) / "scores.csv")
+            self._written = len(self.metric.table)
+
+    def _again(self, engine: Engine) -> None:
+        if len(self.metric.table) != self._written:
+            self(engine)
 
 
 def _entry(column: Any, index: int) -> Any:

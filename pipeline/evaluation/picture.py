@@ -36,6 +36,18 @@ class Canvas:
         self.positions = preparation.to_prepared(centres.reshape(-1, 2)).numpy().reshape(height, width, 2)
         self.text = text
 
+    def keep_breast(self, prepared: Tensor) -> None:
+        """Blacken what the preparation blackened: everything outside the segmented breast.
+
+        Args:
+            prepared: the prepared image (h, w), 0 outside the breast.
+        """
+        breast = ndimage.binary_dilation(ndimage.binary_fill_holes(prepared.detach().cpu().numpy() > 0), iterations=1)
+        inside = ndimage.map_coordinates(
+            breast.astype(np.float32), np.moveaxis(self.positions, -1, 0), order=1, mode="constant", cval=0.0
+        )
+        self.picture = np.where(inside > 0.5, self.picture, np.float32(0))
+
     def onto(self, prepared: Tensor) -> np.ndarray:
         """Resample a map (h, w) of the prepared image onto the canvas; 0 outside."""
         values = prepared.detach().cpu().numpy()

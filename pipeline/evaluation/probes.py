@@ -42,15 +42,36 @@ class Probes:
         self._clean += len(images)
         self._repeat = max(self._repeat, float((first - second).abs().max()))
 
-    def see_attacked(self, images: Tensor, attacked: Tensor, attack: Any) -> None:
-        """How far attacked images leave the budget and [0, 1] once stored with 16 bits, beyond the store's rounding."""
+    def see_attacked(self, images: Tensor, attacked: Tensor, attack: Any, *, exams: Tensor | None = None) -> None:
+        """How far attacked images leave the budget and [0, 1] once stored with 16 bits, beyond the store's rounding.
+
+        Args:
+            images: (N, C, H, W).
+            attacked: the same, attacked.
+            attack: has `norm` and `budget`, and `views` where it may touch only so many of an exam.
+            exams: (N,) numbers of the exams, for attacks on whole exams: an L2 budget is then that of an exam, and
+                views beyond those that the attack may touch count with all of their change.
+        """
         stored = (attacked * LEVELS).round() / LEVELS
         change = (stored - images).flatten(1)
         rounding = 0.5 / LEVELS
-        if attack.norm == "linf":
+        if exams is not None and attack.norm == "l2":
+            count = int(exams.max()) + 1
+            squares = change.new_zeros(count).index_add_(0, exams, change.square().sum(1))
+            pixels = change.new_zeros(count).index_add_(0, exams, change.new_full((len(change),), change.shape[1]))
+            excess = squares.sqrt() - rounding * pixels.sqrt()
+        elif attack.norm == "linf":
             excess = change.abs().amax(1) - rounding
         else:
             excess = torch.linalg.vector_norm(change, dim=1) - rounding * change.shape[1] ** 0.5
+        views = getattr(attack, "views", None)
+        if exams is not None and views is not None:
+            # Beyond the allowed views, the smallest change there is breaks the budget.
+            sizes = change.abs().amax(1) - rounding
+            for exam in exams.unique().tolist():
+                beyond = sizes[exams == exam].sort(descending=True).values[views:]
+                if (beyond > 0).any():
+                    excess = torch.cat([excess, attack.budget + beyond])
         self._budget = max(self._budget, float(excess.max()) - attack.budget)
         self._bounds = max(self._bounds, float(torch.maximum(-stored, stored - 1).amax()))
         self._stored += len(images)

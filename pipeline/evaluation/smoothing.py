@@ -116,12 +116,14 @@ def smoothing_samples(
             generator = torch.Generator().manual_seed(image_seed(seed, PURPOSE, exam.patient_id))
             images = exam.images.detach().as_subclass(Tensor).to(device)
             draws = max(1, batch_size // len(images))
+            noise = torch.empty(draws, *images.shape)
             logits = np.empty((n, len(images)))
             for first in range(0, n, draws):
                 count = min(draws, n - first)
                 # Draw by draw: a generator's numbers depend on how many are asked for at once.
-                noise = torch.stack([torch.randn(images.shape, generator=generator) for _ in range(count)])
-                noisy = (images + sigma * noise.to(images)).flatten(0, 1)
+                for draw in noise[:count]:
+                    torch.randn(images.shape, generator=generator, out=draw)
+                noisy = (images + sigma * noise[:count].to(images)).flatten(0, 1)
                 scored = torch.cat([as_logit(module(part)) for part in noisy.split(batch_size)])
                 logits[first : first + count] = scored.double().reshape(count, -1).cpu().numpy()
             rows.append(pool_views(logits, exam.breasts, within_breast=within_breast, across_breasts=across_breasts))

@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.attacks import FMN, PGD, as_logit, attack_mode
+from pipeline.evaluation.effort import Effort
 from pipeline.evaluation.effort import effort as effort_named
+from pipeline.evaluation.extras import Extra, write_json
 from pipeline.evaluation.metric import PatientAUC
 from pipeline.evaluation.probes import Probes
 from pipeline.evaluation.scores_file import COLUMNS, image_seed
-from pipeline.evaluation.strong_attacks import Entry, strong_attacks
+from pipeline.evaluation.strong_attacks import Entry, FeatureTerm, strong_attacks
 from pipeline.evaluation.surrogate import Surrogate, load_surrogate, train_surrogate
 from pipeline.imaging import load_prepared
+from pipeline.statistics import CLEAN
 
-FILE = "artefacts/strong.json"
 
-
-class StrongTest:
+class StrongTest(Extra):
     """Handler of a test evaluator: add the scores of more attacks to the metric's table, and write what was measured.
 
-    Attach it before the `ScoreWriter`. The patients are the first of each class in the order of a seeded hash, so that
-    no result decides about them; images go through batch by batch, whole exams together, and nothing but scores is
-    kept. `artefacts/strong.json` receives the attacks with their cost, the facts for the gates, and the distances.
+    The patients are the first of each class in the order of a seeded hash, so that no result decides about them; images
+    go through batch by batch, whole exams together, and nothing but scores is kept. An attack that the metric has
+    scored already is not run again. `artefacts/strong.json` receives the attacks with their cost, the facts for the
+    gates, and the distances.
 
     Args:
         network: the network under test.
         metric: the evaluator's metric, whose table grows.
         cohort: gives the items.
         run_directory: an object with `path`.
-        effort: "none", "demo", "quick" or "full", see :data:`~pipeline.evaluation.effort.EFFORTS`.
+        effort: "none", "demo", "quick", "full" or sizes, see :func:`~pipeline.evaluation.effort.effort`.
         budget: at which the attacks are compared, in the maximum norm.
         steps: of the PGD that the run reports.
         surrogate: network for transfer: "train" trains one on the training patients, the content of a checkpoint takes
             another run's, None leaves transfer out.
         surrogate_epochs: of that training.
-        layer: layer of ARFL's features, for the adaptive attack; None leaves it out.
-        feature_term: what the adaptive attack raises there, `pipeline.methods.robust_feature_rows`.
+        feature_term: gives the term that the defence added on its features, which the adaptive attack raises,
+            `pipeline.methods.trained_term`; called when the test begins. None, or None from it, leaves that out.
         batch_size: images of a batch, about.
         seed: of the choice, the surrogate and the attacks.
         within_breast: pooling of the views of a breast.
         across_breasts: pooling of the breasts of a patient.
     """
+
+    file = "artefacts/strong.json"
 
     def __init__(
         self,
@@ -62,41 +62,39 @@ class StrongTest:
         metric: PatientAUC,
         cohort: Any,
         run_directory: Any,
-        effort: str = "quick",
+        effort: str | Effort | Mapping[str, int] = "quick",
         budget: float = 1e-3,
         steps: int = 7,
         surrogate: str | dict[str, Any] | None = "train",
         surrogate_epochs: int = 6,
-        layer: str | None = None,
-        feature_term: Callable[[Tensor, Tensor], Tensor] | None = None,
+        feature_term: Callable[[], FeatureTerm | None] | None = None,
         batch_size: int = 8,
         seed: int = 0,
         within_breast: str = "mean",
         across_breasts: str = "max",
     ) -> None:
+        super().__init__(run_directory)
         self.network = network
         self.metric = metric
         self.cohort = cohort
-        self.run_directory = run_directory
         self.effort = effort_named(effort)
         self.budget = budget
         self.steps = steps
         self.surrogate = surrogate
         self.surrogate_epochs = surrogate_epochs
-        self.layer = layer
         self.feature_term = feature_term
         self.batch_size = batch_size
         self.seed = seed
         self.pooling = {"within_breast": within_breast, "across_breasts": across_breasts}
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+    @property
+    def wanted(self) -> bool:
+        return self.effort.patients > 0
 
-    def __call__(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0) != 0 or not self.effort.patients:
-            return
+    def measure(self) -> None:
         items = chosen_items(self.cohort.items("test", "scoring"), self.effort.patients, seed=self.seed)
         surrogate = self._surrogate()
+        random = self._random(items)
         entries = strong_attacks(
             self.network,
             effort=self.effort,
@@ -104,19 +102,23 @@ class StrongTest:
             steps=self.steps,
             image_size=load_prepared(items[0]["image"]).shape[-1],
             surrogate=surrogate,
-            layer=self.layer,
-            feature_term=self.feature_term,
+            feature_term=None if self.feature_term is None else self.feature_term(),
+            random=random,
             **self.pooling,
         )
+        scored = set(self.metric.table["attack_id"])
         probes, described = Probes(self.network), []
         rows: list[dict[str, Any]] = []
         for entry in tqdm(entries, desc="strong test", unit="attack"):
+            if entry.attack.attack_id in scored:
+                described.append({"role": entry.role, "name": entry.name, **_about(entry.attack)})
+                continue
             started = time.perf_counter()
             if entry.fits:
                 entry.attack.fit(self.network, Pairs(lambda: self._batches(items)))
             for batch in self._batches(items):
                 attacked = self._attacked(entry, batch)
-                probes.see_attacked(batch.images, attacked, entry.attack)
+                probes.see_attacked(batch.images, attacked, entry.attack, exams=batch.exams() if entry.exam else None)
                 rows += self._rows(batch, attacked, entry.attack)
             described.append(
                 {
@@ -142,6 +144,9 @@ class StrongTest:
         content = {
             "budget": self.budget,
             "reported": PGD(budget=self.budget, steps=self.steps).attack_id,
+            "scored_before": sorted(scored - {CLEAN}),
+            "steps": self.steps,
+            "random_forward": random,
             "patients": sorted({item["patient_id"] for item in items}),
             "images": len(items),
             "attacks": described,
@@ -150,7 +155,13 @@ class StrongTest:
             "distance_steps": search.steps,
             "distances": distances,
         }
-        write_json(content, Path(self.run_directory.path) / FILE)
+        write_json(content, self.path)
+
+    def _random(self, items: list[dict[str, Any]]) -> bool:
+        """Whether the network's output differs from one look at the same images to the next."""
+        batch = next(self._batches(items))
+        with torch.no_grad(), attack_mode(self.network) as module:
+            return not torch.equal(module(batch.images), module(batch.images))
 
     def _surrogate(self) -> Surrogate | None:
         if self.surrogate is None:
@@ -230,15 +241,14 @@ def chosen_items(items: list[dict[str, Any]], patients: int, *, seed: int) -> li
     malignant, benign = ([name for name in order if labels[name] == label] for label in (1, 0))
     first = min(len(malignant), max((patients + 1) // 2, patients - len(benign)))
     chosen = set(malignant[:first]) | set(benign[: patients - first])
-    return [item for name in order if name in chosen for item in items if item["patient_id"] == name]
+    by_patient = _by_patient(items)
+    return [item for name in order if name in chosen for item in by_patient[name]]
 
 
 def whole_exams(items: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
     """Runs of items of whole patients, each as long as `size` allows, at least one patient."""
     part: list[dict[str, Any]] = []
-    patients = dict.fromkeys(item["patient_id"] for item in items)
-    for name in patients:
-        exam = [item for item in items if item["patient_id"] == name]
+    for exam in _by_patient(items).values():
         if part and len(part) + len(exam) > size:
             yield part
             part = []
@@ -247,12 +257,11 @@ def whole_exams(items: list[dict[str, Any]], size: int) -> Iterator[list[dict[st
         yield part
 
 
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    temporary.replace(path)
+def _by_patient(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        found.setdefault(item["patient_id"], []).append(item)
+    return found
 
 
 def _about(attack: Any) -> dict[str, Any]:

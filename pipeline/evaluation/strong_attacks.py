@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from pipeline.attacks import (
     APGD,
+    EOT,
     FGSM,
     PGD,
     SPSA,
@@ -34,6 +34,19 @@ from pipeline.networks.vgg import DropMaxPool
 
 LARGE_BUDGETS = (0.03, 0.1)
 """Budgets at which nothing should be left: at 0.1 of the grey scale an attacker repaints the image."""
+
+
+EOT_DRAWS = 10
+"""Forwards per look at a network whose forward is random."""
+
+
+class FeatureTerm(Protocol):
+    """The term of a defence on the features of one layer, which an attack raises."""
+
+    layer: str
+    weight: float
+
+    def __call__(self, features: Tensor, labels: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -63,8 +76,8 @@ def strong_attacks(
     steps: int,
     image_size: int,
     surrogate: Surrogate | None = None,
-    layer: str | None = None,
-    feature_term: Callable[[Tensor, Tensor], Tensor] | None = None,
+    feature_term: FeatureTerm | None = None,
+    random: bool = False,
     within_breast: str = "mean",
     across_breasts: str = "max",
 ) -> list[Entry]:
@@ -77,14 +90,14 @@ def strong_attacks(
         steps: of the PGD that the run reports at its test budgets.
         image_size: side of the prepared images in pixels; makes the L2 budget, that of a change of `budget` everywhere.
         surrogate: for transfer; None leaves transfer out.
-        layer: the layer whose features ARFL trained, for the adaptive attack; None leaves it out.
-        feature_term: `term(features (N, C, H, W), labels (N,)) -> (N,)` that the attack raises there.
+        feature_term: what the defence added on its features, for the adaptive attack; None leaves it out.
+        random: the network's forward is random, so that an attack on its expectation is due.
         within_breast: pooling of the views of a breast.
         across_breasts: pooling of the breasts of a patient.
     """
     pool = ExamPooling(within_breast, across_breasts)  # type: ignore[arg-type]
     length = budget * image_size
-    usual, long = PGD(budget=budget, steps=steps), BestPGD(budget=budget, steps=effort.iterations)
+    usual, long = PGD(budget=budget, steps=steps), BestPGD(budget=budget, steps=10 * steps)
     several = BestPGD(budget=budget, steps=steps, restarts=effort.starts)
     square = Square(budget=budget, queries=effort.square_queries)
     spsa = SPSA(budget=budget, steps=effort.spsa_steps, samples=effort.spsa_samples)
@@ -92,7 +105,7 @@ def strong_attacks(
     entries = [
         Entry("noise", "random noise", Noise(budget=budget, draws=effort.noise_draws)),
         Entry("single_step", "one step (FGSM)", FGSM(budget=budget)),
-        Entry("more_steps", f"PGD, {effort.iterations} steps", long),
+        Entry("more_steps", f"PGD, {long.steps} steps", long),
         Entry("restarts", f"PGD, {steps} steps from {effort.starts} starts", several),
         Entry("iterated", f"APGD, {effort.apgd_steps} steps", APGD(budget=budget, steps=effort.apgd_steps)),
         Entry("square", f"Square, {square.steps} queries", square),
@@ -100,21 +113,27 @@ def strong_attacks(
         Entry("l2", f"PGD in L2, length {length:.3g}", BestPGD(budget=length, steps=steps, norm="l2")),
         Entry("exam", f"whole exam, one L2 length of {2 * length:.3g}", whole, exam=True),
         Entry("exam", "one view of the exam only", FewViews(usual, views=1, pool=pool), exam=True),
-        Entry("universal", f"universal, {effort.apgd_steps} steps", Universal(budget=budget, steps=effort.apgd_steps), fits=True),
+        Entry(
+            "universal",
+            f"universal, {effort.universal_steps} steps",
+            Universal(budget=budget, steps=effort.universal_steps),
+            fits=True,
+        ),
         *(Entry("budget", f"PGD, {steps} steps", PGD(budget=large, steps=steps)) for large in LARGE_BUDGETS),
     ]
     if surrogate is not None:
         entries.append(Entry("transfer", "made on another network", Transfer(long, surrogate=surrogate.network)))
-    return entries + _adaptive(network, long, layer, feature_term)
+    if random:
+        entries.append(Entry("adaptive", f"mean of {EOT_DRAWS} draws (EOT)", EOT(long, draws=EOT_DRAWS)))
+    return entries + _adaptive(network, long, feature_term)
 
 
-def _adaptive(
-    network: nn.Module, attack: BestPGD, layer: str | None, term: Callable[[Tensor, Tensor], Tensor] | None
-) -> list[Entry]:
+def _adaptive(network: nn.Module, attack: BestPGD, term: FeatureTerm | None) -> list[Entry]:
     """Attacks that use what the defence added."""
     entries = []
-    if layer is not None and term is not None:
-        entries.append(Entry("adaptive", "against the features of ARFL", FeatureAttack(attack, layer=layer, term=term)))
+    if term is not None:
+        knowing = FeatureAttack(attack, layer=term.layer, term=term, weight=term.weight)
+        entries.append(Entry("adaptive", "against the features of ARFL", knowing))
     inner = bare(network)
     if has_domains(inner):
         branches: list[Attack] = [

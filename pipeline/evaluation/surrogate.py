@@ -64,8 +64,11 @@ def train_surrogate(
     """
     original = bare(network)
     device = next(original.parameters()).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         other = _copied(original).to(device)
         _begin_anew(other, original, items, seed)
         rows = [{"image": item["image"], "label": item["label"]} for item in items]
@@ -83,7 +86,12 @@ def train_surrogate(
                 loss.backward()
                 optimizer.step()
     other.eval()
-    return Surrogate(other, f"the same kind of network, trained on clean images for {epochs} epochs from another seed")
+    origin = f"the same kind of network, trained on clean images for {epochs} epochs from another seed"
+    shared = sum(not parameter.requires_grad for parameter in other.parameters())
+    if shared:
+        count = sum(1 for _ in other.parameters())
+        origin += f"; {shared} of its {count} weight and bias tensors are frozen and those of the network under test"
+    return Surrogate(other, origin)
 
 
 def _copied(network: nn.Module) -> nn.Module:

@@ -163,6 +163,8 @@ def _identify(
     purpose = _code("121322", "Source image for image processing operation")
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = original.SOPClassUID, original.SOPInstanceUID
+    if patient_id is not None:  # PS3.15 E.1.1: references change with the instances; the same file, the same reference
+        item.ReferencedSOPInstanceUID = _uid("ReferencedSOPInstanceUID", seed, str(original.SOPInstanceUID))
     item.SpatialLocationsPreserved = "YES"
     item.PurposeOfReferenceCodeSequence = Sequence([purpose])
     dataset.SourceImageSequence = Sequence([item])

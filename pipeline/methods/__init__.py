@@ -14,9 +14,11 @@ from pipeline.methods.mart import MART, mart_loss
 from pipeline.methods.mirst import MIRST
 from pipeline.methods.robust_feature import (
     FeatureShares,
+    FeatureTerm,
     feature_shares,
     robust_feature_loss,
     robust_feature_rows,
+    trained_term,
 )
 from pipeline.methods.rows import grow_batch, split_rows
 from pipeline.methods.trades import TRADES, trades_loss
@@ -30,6 +32,7 @@ __all__ = [
     "DSBN",
     "EMA",
     "FeatureShares",
+    "FeatureTerm",
     "FreeTraining",
     "MART",
     "MIRST",
@@ -45,4 +48,5 @@ __all__ = [
     "robust_feature_rows",
     "split_rows",
     "trades_loss",
+    "trained_term",
 ]

@@ -12,7 +12,7 @@ from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
 from pipeline.methods.base import Term, method_of
-from pipeline.methods.robust_feature import Correlation, feature_shares, robust_feature_rows
+from pipeline.methods.robust_feature import Correlation, FeatureTerm, feature_shares
 from pipeline.methods.rows import adversarial_rows, weighted_group_means
 from pipeline.networks import FeatureTap, bare, last_convolution
 from pipeline.runs import running_means
@@ -82,12 +82,10 @@ class ARFL(Term):
         features = self.tap.take()
         if self.scale is None:
             self.scale = _shared_deviation(features)
-        features = features / self.scale
-        shares = feature_shares(features)
-        if self.after_relu:
-            features = torch.relu(features)
+        shares = feature_shares(features if self.scale == 1.0 else features / self.scale)
         labels = engine.state.output[CommonKeys.LABEL].to(features.device)
-        rows = robust_feature_rows(features, labels, correlation=self.correlation)
+        term = FeatureTerm(self.tap.layer, self.weight, self.scale, self.correlation, self.after_relu)
+        rows = term(features, labels)
         method = method_of(engine)
         ratio = 0.5 if method is None else method.standard_ratio
         loss = weighted_group_means(rows, adversarial_rows(engine.state.batch, len(rows)), ratio)

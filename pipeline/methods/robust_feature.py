@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pipeline.networks import bare, last_convolution
 
 Correlation = Literal["absolute", "signed"]
 SATURATION = 10.0  # beyond |f| = 10 the sigmoid's slope is below 5e-5
@@ -72,4 +76,59 @@ def feature_shares(features: Tensor) -> FeatureShares:
         negative=(features < 0).float().mean(),
         saturated=(features.abs() > SATURATION).float().mean(),
         dead=(features.amax(dim=(2, 3)) <= 0).float().mean(),
+    )
+
+
+@dataclass(frozen=True)
+class FeatureTerm:
+    """What ARFL adds for each image: `weight` times this, of the map of `layer`.
+
+    Attributes:
+        layer: dotted name of the convolution.
+        weight: lambda of Eq. 2.
+        scale: divides the map.
+        correlation: "absolute" or "signed".
+        after_relu: the map after the ReLU.
+    """
+
+    layer: str
+    weight: float
+    scale: float = 1.0
+    correlation: Correlation = "absolute"
+    after_relu: bool = False
+
+    def __call__(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Robust feature loss (N,) of features (N, C, H, W) as the layer gives them, without the weight."""
+        if self.scale != 1.0:
+            features = features / self.scale
+        if self.after_relu:
+            features = torch.relu(features)
+        return robust_feature_rows(features, labels, correlation=self.correlation)
+
+
+def trained_term(checkpoint: Mapping[str, Any], network: nn.Module) -> FeatureTerm | None:
+    """The term that ARFL added when a checkpoint's network was trained; None without ARFL.
+
+    Args:
+        checkpoint: its content, see `pipeline.runs.load_checkpoint`.
+        network: the network, which finds the last convolution where the training named none.
+
+    Raises:
+        ValueError: a checkpoint that says nothing of its term.
+    """
+    facts = checkpoint["model"].get("training", {})
+    settings = facts.get("arfl")
+    if settings is None:
+        if "arfl" not in facts and facts.get("arfl_weight"):
+            raise ValueError("the checkpoint does not say how ARFL was set; train again with this version")
+        return None
+    scale = settings.get("feature_scale", 1.0)
+    if scale == "auto":
+        scale = next(state["scale"] for name, state in checkpoint["handlers"].items() if name.startswith("ARFL-"))
+    return FeatureTerm(
+        layer=settings.get("layer") or last_convolution(bare(network)),
+        weight=float(settings.get("weight", 10.0)),
+        scale=float(scale),
+        correlation=settings.get("correlation", "absolute"),
+        after_relu=bool(settings.get("after_relu", False)),
     )

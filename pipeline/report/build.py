@@ -28,7 +28,7 @@ from pipeline.report.sections.scores import (
 from pipeline.report.sections.strong import gates_section, strong_section
 from pipeline.report.sections.training import history
 
-SCHEMA = {"name": "arfl-report", "version": "2.0"}
+SCHEMA = {"name": "arfl-report", "version": "2.1"}
 """Changes of meaning or removals raise the first number, additions the second; see schema.json."""
 
 NOTICE = "Research use only, not for diagnosis"
@@ -52,17 +52,18 @@ def build_report(run_dir: Path, settings: Settings | None = None, *, compare: Pa
     settings = settings or Settings()
     scored = score_patients(files, settings)
     cohort_entry = cohort(files)
+    strong, gates = strong_section(files, scored, settings), gates_section(files, settings)
     report = {
         "schema": SCHEMA,
         "run": run_dir.resolve().name,
         "notice": NOTICE,
-        "overview": overview(files, scored, cohort_entry),
+        "overview": overview(files, scored, cohort_entry, strong, gates),
         "flow": flow(files),
         "cohort": cohort_entry,
         "discrimination": discrimination(scored, settings),
         "robustness": robustness_section(scored),
-        "strong": strong_section(files, scored, settings),
-        "gates": gates_section(files, settings),
+        "strong": strong,
+        "gates": gates,
         "certified": certified_section(files),
         "operating_points": operating_points(scored, settings),
         "flips": flips_section(scored, settings),

@@ -10,8 +10,12 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>, with at least scores.csv.")],
-    within_breast: Annotated[str, typer.Option(help="Pooling of the views of a breast: mean or max.")] = "mean",
-    across_breasts: Annotated[str, typer.Option(help="Pooling of a patient's breasts: max or mean.")] = "max",
+    within_breast: Annotated[
+        str | None, typer.Option(help="Pooling of the views of a breast, mean or max; the run's own where left out.")
+    ] = None,
+    across_breasts: Annotated[
+        str | None, typer.Option(help="Pooling of a patient's breasts, max or mean; the run's own where left out.")
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.", min=1)] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print report.pdf (extra pdf, Chromium).")] = False,

@@ -145,6 +145,9 @@ def _optional_json(directory: Path, name: str, kind: type, missing: dict[str, st
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path} is not readable JSON ({error}); write it again or remove it") from error
+    if isinstance(content, dict) and "failed" in content:
+        missing[name] = f"it could not be measured: {content['failed']}"
+        return None
     if not isinstance(content, kind):
         raise ReportError(f"{path} holds a {type(content).__name__}; allowed is a {kind.__name__}")
     return content

@@ -55,6 +55,15 @@ def training_facts() -> dict[str, Any]:
     configuration = current_configuration()
     facts = {name: configuration.get(name) for name in ("method", "standard_ratio", "arfl_weight", "start_epoch")}
     manifest = configuration.get("manifest")
+    facts["arfl"] = None
+    if facts["arfl_weight"]:
+        # References to scalars of the top, as train.json writes them.
+        settings = {name: value for name, value in configuration["arfl"].items() if not name.startswith("_")}
+        settings = {
+            name: configuration.get(value[1:]) if isinstance(value, str) and value.startswith("@") else value
+            for name, value in settings.items() if name != "network"
+        }  # fmt: skip
+        facts["arfl"] = settings
     return facts | {"manifest": Path(str(manifest)).name if manifest else None}
 
 

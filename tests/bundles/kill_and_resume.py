@@ -21,7 +21,8 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
     "phantom": {"patients": 20, "seed": 0, "height": 96, "workers": 1}, "image_size": 32,
-    "network_def#width": 0.0625, "start_epoch": 1, "steps": 2, "test_budgets": [0.001], "test#gallery#patients": 1, "effort": "none",
+    "network_def#width": 0.0625, "start_epoch": 1, "steps": 2, "test_budgets": [0.001], "test#gallery#patients": 1,
+    "effort": "none",
     "device": "$torch.device('cpu')",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.evaluation import strong
-from pipeline.evaluation.effort import EFFORTS, Effort, effort
+from pipeline.evaluation.effort import Effort, effort
 from pipeline.evaluation.scores_file import COLUMNS
 from pipeline.evaluation.strong import Batch, StrongTest, chosen_items, whole_exams
 from pipeline.evaluation.surrogate import Surrogate
@@ -21,8 +21,8 @@ from pipeline.report.sections.scores import Settings
 from pipeline.report.sections.strong import gates_section
 
 SIZE, PATIENTS = 8, 30
-SMALL = Effort(PATIENTS, 40, 3, 20, 40, 2, 4, 4, 5, 1, 0)
-TINY = Effort(6, 3, 2, 3, 5, 1, 2, 2, 2, 1, 0)
+SMALL = Effort(PATIENTS, 3, 20, 5, 40, 2, 4, 4, 5, 1, 0)
+TINY = Effort(6, 2, 3, 2, 5, 1, 2, 2, 2, 1, 0)
 BUDGET = 0.01
 
 
@@ -111,7 +111,6 @@ def measured(
     network: nn.Module, folder: Path, monkeypatch: pytest.MonkeyPatch, *, effort: Effort = SMALL, batch_size: int = 200
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Run the strong test; its file and the metric's table."""
-    monkeypatch.setitem(EFFORTS, "small", effort)
     monkeypatch.setattr(strong, "load_prepared", PICTURES.__getitem__)
     other = Surrogate(Corner(seed=1), "another network")
     monkeypatch.setattr(strong, "train_surrogate", lambda *_, **__: other)
@@ -124,7 +123,7 @@ def measured(
     ]
     metric = SimpleNamespace(table=pd.DataFrame(rows, columns=list(COLUMNS)))
     test = StrongTest(network, metric=metric, cohort=Cohort(), run_directory=SimpleNamespace(path=folder),
-                      effort="small", budget=BUDGET, batch_size=batch_size,)  # fmt: skip
+                      effort=effort, budget=BUDGET, batch_size=batch_size,)  # fmt: skip
     # The reported attack, as the metric would have scored it.
     from pipeline.attacks import PGD, as_logit
 

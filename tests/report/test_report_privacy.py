@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.report import write_report
-from pipeline.report.sections.reproducibility import short_paths
+from pipeline.report.paths import short_paths
 
 RunFactory = Callable[..., Path]
 
@@ -19,6 +19,16 @@ RunFactory = Callable[..., Path]
         ("~/data/mine.csv", "…/mine.csv"),
         ("C:\\Users\\dr_x\\mine.csv", "…/mine.csv"),
         ("run --out /home/dr_x/runs --x \"['/home/dr_x/a.json']\"", "run --out …/runs --x \"['…/a.json']\""),
+        ("/home/Dr Smith/Jane Doe/m.csv", "…/m.csv"),
+        ("C:\\Users\\Jane Doe\\mine.csv", "…/mine.csv"),
+        ("//server/share/Jane/x.csv", "…/x.csv"),
+        ("cannot read '/home/Jane Doe/x.csv' today", "cannot read '…/x.csv' today"),
+        ({"manifest": "patients/Doe_Jane/m.csv", "layer": "a/b"}, {"manifest": "…/m.csv", "layer": "a/b"}),
+        ({"checkpoint": "/data/Jane/runs/demo/checkpoints/best.pt"}, {"checkpoint": "…/demo/checkpoints/best.pt"}),
+        (
+            {"command": "python -m x run bundles/arfl/train.json --manifest 'Jane Doe/m.csv' --a=b/c/d.csv"},
+            {"command": "python -m x run bundles/arfl/train.json --manifest '…/m.csv' '--a=…/d.csv'"},
+        ),
         ("bundles/arfl/train.json", "bundles/arfl/train.json"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ({"a": ["/home/dr_x/b", 1, None]}, {"a": ["…/b", 1, None]}),

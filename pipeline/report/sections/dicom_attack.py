@@ -8,7 +8,7 @@ from pipeline.report.plain import section
 from pipeline.report.run_files import RunFiles
 
 FILE = "artefacts/dicom_attack.json"
-SETTINGS = ("threshold", "budget", "limit", "steps")
+SETTINGS = ("threshold", "origin", "budget", "limit", "steps")
 _STORED = ("full_scale_levels", "logit_prepared", "logit_rounded", "logit_dithered", "share_rounded", "share_dithered")
 
 

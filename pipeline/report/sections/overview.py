@@ -7,12 +7,15 @@ from typing import Any
 from pipeline.report.plain import section
 from pipeline.report.run_files import RunFiles
 from pipeline.report.sections.scores import Scored
+from pipeline.statistics import AttackResult
 
 _HEADLINE_ATTACKS = 4
 
 
-def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[str, Any]:
-    """Who trained what on whom, and the test AUC clean and attacked."""
+def overview(
+    files: RunFiles, scored: Scored, cohort: dict[str, Any], strong: dict[str, Any], gates: dict[str, Any]
+) -> dict[str, Any]:
+    """Who trained what on whom, the test AUC clean and attacked, and what the strong test says of it."""
     partitions = {row["partition"]: row for row in cohort["partitions"]}
     clean = scored.results[0]
     attacked = [result for result in scored.results[1:] if result.norm == scored.results[1].norm]
@@ -24,6 +27,9 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
         data=_data(files.config or {}),
         training=partitions.get("training"),
         leaks=[str(message) for message in ((files.provenance or {}).get("leaks") or {}).get("found", [])],
+        attack=_attack(attacked),
+        strongest=_strongest(strong),
+        failed_gates=[gate["name"] for gate in gates["gates"] if gate["verdict"] == "fail"],
         headline=[
             {
                 "place": scored.results.index(result),
@@ -35,6 +41,31 @@ def overview(files: RunFiles, scored: Scored, cohort: dict[str, Any]) -> dict[st
             for result in [clean, *attacked]
         ],
     )
+
+
+def _attack(attacked: list[AttackResult]) -> str | None:
+    """The attack of the headline in words."""
+    steps = {result.steps for result in attacked}
+    return f"PGD with {steps.pop()} steps" if len(steps) == 1 and all("pgd" in r.attack_id for r in attacked) else None
+
+
+def _strongest(strong: dict[str, Any]) -> dict[str, Any] | None:
+    """The lowest AUC of the strong test at its budget, on its patients; None without one."""
+    places = [
+        (attack["auc"]["value"], place)
+        for place, attack in enumerate(strong["attacks"])
+        if attack["norm"] == "linf" and attack["budget"] == strong["budget"] and attack["auc"]["value"] is not None
+    ]
+    if not places:
+        return None
+    place = min(places)[1]
+    attack = strong["attacks"][place]
+    return {
+        "label": attack["label"],
+        "budget": attack["budget"],
+        "auc": attack["auc"],
+        "patients": strong["n"]["patients"],
+    }
 
 
 def trained(files: RunFiles) -> str | None:

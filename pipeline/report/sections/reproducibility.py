@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.report.paths import short_paths
 from pipeline.report.plain import section
 from pipeline.report.run_files import RunFiles
 from pipeline.report.sections.scores import Settings
 
 _TABLES = ("seeds", "versions", "digests")
-_FOLDERS = re.compile(r"(?<![\w.:/…])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",\]\[]+[/\\])+")
 
 
 def reproducibility(files: RunFiles, settings: Settings) -> dict[str, Any]:
@@ -27,15 +26,6 @@ def reproducibility(files: RunFiles, settings: Settings) -> dict[str, Any]:
     facts = {name: value for name, value in files.provenance.items() if name not in (*_TABLES, "training")}
     tables = {name: _rows(files.provenance.get(name) or {}) for name in _TABLES}
     return section(facts=_rows(short_paths(facts)), **tables, **content)
-
-
-def short_paths(value: Any) -> Any:
-    """The value with every absolute path in its texts cut to its last part: folders may name people and places."""
-    if isinstance(value, dict):
-        return {name: short_paths(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [short_paths(item) for item in value]
-    return _FOLDERS.sub("…/", value) if isinstance(value, str) else value
 
 
 def _rows(values: dict[str, Any], above: str = "") -> list[dict[str, Any]]:

@@ -55,8 +55,10 @@ def decision_section(scored: Scored, settings: Settings) -> dict[str, Any]:
     drawn: dict[str, Any] = {
         "resamples": settings.resamples, "seed": settings.seed, "confidence": settings.confidence
     }  # fmt: skip
+    own = float(np.mean(labels)) if len(labels) else 0.0
+    here = at_prevalence(risks, fitted=share, stated=own) if 0 < own < 1 and abs(own - share) > 1e-9 else risks
     curves = [
-        decision_curve(labels, risks, **drawn).to_dict(),
+        decision_curve(labels, here, **drawn).to_dict(),
         decision_curve(
             labels,
             at_prevalence(risks, fitted=share, stated=SCREENING_PREVALENCE),

@@ -102,8 +102,10 @@ def score_patients(files: RunFiles, settings: Settings) -> Scored:
 
 
 def _strong(files: RunFiles) -> list[str]:
-    """Attacks of the strong test, which has a section of its own."""
-    return [entry["attack_id"] for entry in (files.strong or {}).get("attacks", [])]
+    """Attacks of the strong test alone, which has a section of its own."""
+    strong = files.strong or {}
+    both = set(strong.get("scored_before", ()))
+    return [entry["attack_id"] for entry in strong.get("attacks", []) if entry["attack_id"] not in both]
 
 
 def _labels(results: list[AttackResult]) -> dict[str, str]:

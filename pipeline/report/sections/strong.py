@@ -88,7 +88,7 @@ def _facts(strong: dict[str, Any]) -> Facts:
         "iterated": [*by_role.get("more_steps", []), *by_role.get("iterated", [])],
         "white_box": [
             reported,
-            *strong.get("other_budgets", []),
+            *(name for name in strong.get("scored_before", []) if name != reported),
             *(name for role in (*WHITE_BOX, "budget") for name in by_role.get(role, [])),
         ],
         "transfer": by_role.get("transfer", []),
