@@ -43,6 +43,15 @@ def ball(
     return L2Ball(images, radius, bounds, groups)
 
 
+def ball_of_radii(
+    images: Tensor, radii: Tensor, *, norm: Literal["linf", "l2"] = "linf", bounds: tuple[float, float] = (0.0, 1.0)
+) -> Ball:
+    """`ball` with a radius (N,) from 0 on for each image, taken as it is: a check would wait for the device."""
+    if norm == "linf":
+        return LinfBall(images, radii.reshape(-1, *[1] * (images.ndim - 1)), bounds)
+    return L2Ball(images, radii, bounds, None)
+
+
 class Ball(ABC):
     """Images within a budget around `images` and inside the bounds."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.ascent import Score, logit_of, look, margin_of, victims
-from pipeline.attacks.balls import ball
+from pipeline.attacks.balls import ball_of_radii
 from pipeline.attacks.component import Norm, Passes, Settings
 from pipeline.attacks.shapes import as_logit
 
@@ -94,7 +94,7 @@ def fmn(
         beyond = linear.to(radius) * (1 + change) + 1e-6 * farthest
         growing = torch.where(torch.isfinite(distance), radius * (1 + change), beyond)
         radius = torch.where(over, torch.minimum(radius * (1 - change), distance), growing).clamp(max=farthest)
-        space = ball(images, radius, norm=norm, bounds=bounds)
+        space = ball_of_radii(images, radius, norm=norm, bounds=bounds)
         stride = _along_cosine(STEP, step, steps) * space.radius
         iterate = space.project(iterate + stride * space.direction(seen.gradient))
     here = length(iterate - images)

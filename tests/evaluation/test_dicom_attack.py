@@ -33,6 +33,7 @@ from pipeline.imaging import (
 from pipeline.imaging.derivative import Derivative
 from pipeline.imaging.levels import reachable_levels
 from pipeline.imaging.writing import ACQUISITION_STYLES, write_mammogram
+from tests.imaging.test_derived_files import objections, real_files
 
 SIZE = 32
 STYLES = {style.name: style for style in ACQUISITION_STYLES}
@@ -127,6 +128,26 @@ def test_the_logit_is_that_of_the_written_file_read_anew(tmp_path: Path) -> None
     assert result.logit_after == pytest.approx(max(np.mean(logits[:2]), logits[2]), abs=1e-5)
     attacked.write(result, tmp_path / "kept", keep_identity=True)
     assert pydicom.dcmread(tmp_path / "kept" / names[0]).PatientID == "SECRET"
+
+
+def test_attacked_real_files_fool_what_reads_them_anew_and_stay_valid(real_data: Path, tmp_path: Path) -> None:
+    for number, source in enumerate(real_files(real_data)):
+        before = prepare_item(chain(), {"image": str(source)})
+        file = ViewFile(source, f"real-{number}", before["laterality"], before["view"])
+        label = number % 2
+        attacked = StoredExam(PatientFiles("p-1", label, (file,)), network=Linear(), chain=chain(), steps=2)
+        assert attacked.views, attacked.refusals
+        result = attacked.attack(2)
+        (name,) = attacked.write(result, tmp_path / str(number))
+        target = tmp_path / str(number) / name
+        assert not objections(target) - objections(source), source.name
+        facts = {"laterality": before["laterality"], "view": before["view"]}
+        after = prepare_item(chain(), {"image": str(target), **facts})
+        logit = float(attacked.network(after["image"][None]).detach())
+        assert logit == pytest.approx(result.logit_after, abs=1e-5)
+        assert (1 - 2 * label) * (logit - attacked.logit) > 0, source.name
+        change = read_mammogram(target, **facts).stored.astype(int) - read_mammogram(source, **facts).stored
+        assert 0 < np.abs(change).max() <= 2
 
 
 def test_pixels_that_the_preparation_does_not_look_at_stay(tmp_path: Path) -> None:

@@ -87,3 +87,20 @@ def test_two_images_of_a_view_have_pictures_of_their_own_and_no_id_becomes_a_pat
     items = [{"laterality": "L", "view": "CC", "image_id": name} for name in ("../site/p1/a.dcm", "../site/p1/b.dcm")]
     stems = {picture_stem(item) for item in items}
     assert len(stems) == 2 and all(stem.startswith("L_CC_") and "/" not in stem for stem in stems)
+
+
+def test_what_is_written_beside_the_breast_is_not_drawn(phantoms):
+    root, manifest = phantoms
+    for row in manifest.itertuples():
+        item = prepare_item(chain(), {"image": str(root / row.image)})
+        pixels = read_mammogram(root / row.image).pixels
+        prepared = torch.as_tensor(item["image"])[0]
+        plain = Canvas(pixels, item["preparation"], text="")
+        letters = np.indices(pixels.shape).sum(0) // 8 % 2
+        canvas = Canvas(np.where(pixels > 0.1, pixels, letters), item["preparation"], text="")
+        near = torch.nn.functional.max_pool2d((prepared > 0).float()[None], 7, 1, 3)[0]
+        beside, breast = canvas.onto(near) == 0, canvas.onto((prepared > 0.1).float()) == 1
+        assert beside.mean() > 0.1 and canvas.picture[beside].max() == 1
+        canvas.keep_breast(prepared)
+        assert canvas.picture[beside].max() == 0
+        assert breast.mean() > 0.1 and np.array_equal(canvas.picture[breast], plain.picture[breast])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.evaluation import strong
 from pipeline.evaluation.effort import Effort, effort
+from pipeline.evaluation.probes import Probes
 from pipeline.evaluation.scores_file import COLUMNS
 from pipeline.evaluation.strong import Batch, StrongTest, chosen_items, whole_exams
 from pipeline.evaluation.surrogate import Surrogate
@@ -208,3 +209,54 @@ def test_batches_hold_whole_exams_and_number_their_breasts() -> None:
 def test_an_unknown_effort_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="none, demo, quick, full"):
         effort("thorough")
+
+
+def test_an_effort_may_be_made_of_sizes() -> None:
+    assert effort({"name": "demo", "patients": 3}).patients == 3
+    assert effort({"name": "demo", "patients": 3}).starts == effort("demo").starts
+    for wrong in ({"patience": 3}, {"patients": -1}, {"patients": 2.5}, "little"):
+        with pytest.raises(ValueError, match="allowed are"):
+            effort(wrong)
+
+
+class Views:
+    """Facts of an attack that the probes look at."""
+
+    def __init__(self, norm: str, budget: float, views: int | None = None) -> None:
+        self.norm, self.budget = norm, budget
+        if views is not None:
+            self.views = views
+
+
+def test_the_budget_of_an_exam_is_measured_over_its_views() -> None:
+    images = torch.full((4, 1, 8, 8), 0.5)
+    change = torch.zeros_like(images)
+    change[..., 0, 0] = 0.1  # a length of 0.1 in each view, 0.2 over the exam
+    exams = torch.tensor([0, 0, 0, 0])
+    for budget, breaks in ((0.2001, False), (0.1995, True), (0.1, True)):
+        probes = Probes(nn.Identity())
+        probes.see_attacked(images, images + change, Views("l2", budget), exams=exams)
+        assert (probes.facts()["budget_excess"] > 1e-4 * breaks) == breaks, budget
+    for views, breaks in ((4, False), (3, True), (1, True)):
+        probes = Probes(nn.Identity())
+        probes.see_attacked(images, images + change, Views("linf", 0.1, views), exams=exams)
+        assert (probes.facts()["budget_excess"] > 0.01) == breaks, views
+
+
+class Noisy(nn.Module):
+    """Adds noise to its images in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Corner()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images + 0.01 * torch.randn_like(images))
+
+
+def test_a_random_forward_is_attacked_in_expectation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, _ = measured(Noisy(), tmp_path, monkeypatch, effort=TINY)
+    assert content["random_forward"] and any(entry["attack_id"].startswith("eot10-") for entry in content["attacks"])
+    content, _ = measured(Corner(), tmp_path, monkeypatch, effort=TINY)
+    assert not content["random_forward"]
+    assert not any(entry["attack_id"].startswith("eot") for entry in content["attacks"])

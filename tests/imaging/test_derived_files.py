@@ -140,7 +140,11 @@ def test_it_says_what_it_is_and_where_it_came_from(tmp_path: Path) -> None:
     dataset = derive(source, tmp_path / "b.dcm", change=1)
     assert list(dataset.ImageType)[:2] == ["DERIVED", "PRIMARY"] and dataset.DerivationDescription == TEXT
     origin = dataset.SourceImageSequence[0]
-    assert (origin.ReferencedSOPInstanceUID, origin.SpatialLocationsPreserved) == ("2.25.3", "YES")
+    assert origin.SpatialLocationsPreserved == "YES"
+    again = derive(source, tmp_path / "c.dcm", change=2).SourceImageSequence[0]
+    assert origin.ReferencedSOPInstanceUID == again.ReferencedSOPInstanceUID != "2.25.3"
+    known = derive(source, tmp_path / "c.dcm", change=1, patient_id=None).SourceImageSequence[0]
+    assert known.ReferencedSOPInstanceUID == "2.25.3"
     uids = [str(dataset[name].value) for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
     assert all(uid.UID(value).is_valid and value.startswith("2.25.") for value in uids)
     assert not set(uids) & {"2.25.1", "2.25.2", "2.25.3"} and len(set(uids)) == 3

@@ -145,6 +145,9 @@ def write_strong(rng: np.random.Generator, directory: Path, scores: pd.DataFrame
     strong = {
         "budget": 0.001,
         "reported": "pgd-0.001",
+        "scored_before": ["pgd-0.0001", "pgd-0.001", "pgd-0.01"],
+        "steps": 7,
+        "random_forward": False,
         "patients": chosen,
         "images": len(clean),
         "attacks": attacks,

@@ -72,6 +72,66 @@ def test_gates_follow_from_the_rows_and_from_the_facts(make_run: RunFactory) -> 
     assert sum(counts.values()) == len(after) == 13 and counts["fail"] >= 2
 
 
+def test_a_reported_curve_that_rises_with_the_budget_fails_its_gate(make_run: RunFactory) -> None:
+    run = make_run()
+    scores = pd.read_csv(run / "scores.csv")
+    small = scores["attack_id"] == "pgd-0.0001"
+    scores.loc[small, "logit"] -= 9 * (2 * scores.loc[small, "patient_label"] - 1)  # the small budget does most
+    scores.to_csv(run / "scores.csv", index=False)
+    write_report(run)
+    verdicts = {gate["name"]: gate["verdict"] for gate in read_report(run)["gates"]["gates"]}
+    assert verdicts["auc_falls_with_budget"] == "fail"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "auc_falls_with_budget" in read_report(run)["overview"]["failed_gates"]
+    assert "cannot be taken as they stand" in page[: page.index('<section id="flow"')]
+
+
+def test_the_overview_names_the_strongest_attack_on_its_patients(whole_run: Path) -> None:
+    report = read_report(whole_run)
+    same = [a for a in report["strong"]["attacks"] if a["norm"] == "linf" and a["budget"] == 0.001]
+    lowest = min(same, key=lambda attack: attack["auc"]["value"])
+    assert report["overview"]["strongest"]["auc"] == lowest["auc"]
+    assert report["overview"]["strongest"]["patients"] == report["strong"]["n"]["patients"] == 16
+    assert report["overview"]["failed_gates"] == []
+
+
+def test_calls_under_the_strong_attacks_are_made_at_the_frozen_threshold(whole_run: Path) -> None:
+    report = read_report(whole_run)
+    threshold = report["operating_points"]["thresholds"][0]["value"]
+    scores, chosen = pd.read_csv(whole_run / "scores.csv"), json.loads(
+        (whole_run / "artefacts" / "strong.json").read_text()
+    )["patients"]  # fmt: skip
+    for attack in report["strong"]["attacks"]:
+        rows = scores[(scores["attack_id"] == attack["attack_id"]) & scores["patient_id"].isin(chosen)]
+        breasts = rows.groupby(["patient_id", "patient_label", "laterality"])["logit"].mean()
+        patients = breasts.groupby(["patient_id", "patient_label"]).max().reset_index()
+        called = patients["logit"] >= threshold
+        assert attack["sensitivity"]["successes"] == int((called & (patients["patient_label"] == 1)).sum())
+        assert attack["specificity"]["successes"] == int((~called & (patients["patient_label"] == 0)).sum())
+
+
+def test_the_report_takes_the_pooling_of_the_run_and_refuses_another_beside_its_measurements(
+    make_run: RunFactory,
+) -> None:
+    run = make_run(patients=40)
+    provenance = json.loads((run / "provenance.json").read_text())
+    pooling = {"within_breast": "max", "across_breasts": "mean"}
+    (run / "provenance.json").write_text(json.dumps(provenance | {"pooling": pooling}))
+    write_report(run)
+    statistics = read_report(run)["reproducibility"]["statistics"]
+    assert {name: statistics[name] for name in pooling} == pooling
+    with pytest.raises(ReportError, match="strong.json, .* were measured with 'max'"):
+        write_report(run, within_breast="mean")
+
+
+def test_what_failed_is_named_in_its_section(make_run: RunFactory) -> None:
+    run = make_run(patients=40)
+    (run / "artefacts" / "certified.json").write_text(json.dumps({"failed": "MemoryError: too large"}))
+    write_report(run)
+    section = read_report(run)["certified"]
+    assert section["status"] == "missing" and "MemoryError: too large" in section["reason"]
+
+
 def test_scores_without_the_rows_of_the_strong_test_are_refused(make_run: RunFactory) -> None:
     run = make_run(patients=40)
     scores = pd.read_csv(run / "scores.csv")

@@ -9,7 +9,18 @@ import pandas as pd
 from pipeline.report.plain import section
 from pipeline.report.run_files import ReportError, RunFiles
 from pipeline.report.sections.scores import Scored, Settings
-from pipeline.statistics import CLEAN, Facts, distance_summary, gates, pool_patients, robustness, strongest_first
+from pipeline.statistics import (
+    CLEAN,
+    Facts,
+    distance_summary,
+    flips,
+    gates,
+    pool_patients,
+    robustness,
+    rows_of_attack,
+    sensitivity_specificity,
+    strongest_first,
+)
 
 FILE = "artefacts/strong.json"
 WHITE_BOX = ("single_step", "more_steps", "restarts", "iterated", "adaptive")
@@ -37,6 +48,7 @@ def strong_section(files: RunFiles, scored: Scored, settings: Settings) -> dict[
                 "budget": result.budget,
                 "auc": result.auc.to_dict(),
                 "difference": None if result.difference is None else result.difference.to_dict(),
+                **_calls(pooled, result.attack_id, scored, settings),
                 "forward_passes": entry.get("forward_passes"),
                 "backward_passes": entry.get("backward_passes"),
                 "seconds": entry.get("seconds"),
@@ -52,6 +64,23 @@ def strong_section(files: RunFiles, scored: Scored, settings: Settings) -> dict[
         budget=files.strong["budget"],
         surrogate=files.strong.get("surrogate"),
     )
+
+
+def _calls(pooled: pd.DataFrame, attack_id: str, scored: Scored, settings: Settings) -> dict[str, Any]:
+    """Sensitivity, specificity and flips at the first frozen threshold; None without one."""
+    threshold = scored.thresholds[0].value
+    if threshold is None:
+        return dict.fromkeys(("sensitivity", "specificity", "flips"))
+    rows = rows_of_attack(pooled, attack_id)
+    labels, logits = rows["patient_label"].to_numpy(), rows["logit"].to_numpy()
+    before = rows_of_attack(pooled, CLEAN).loc[rows.index, "logit"].to_numpy()
+    shares = sensitivity_specificity(labels, logits, threshold, confidence=settings.confidence)
+    changed = flips(labels, before, logits, threshold, confidence=settings.confidence)
+    return {
+        "sensitivity": shares[0].to_dict(),
+        "specificity": shares[1].to_dict(),
+        "flips": None if attack_id == CLEAN else changed.to_dict(),
+    }
 
 
 def gates_section(files: RunFiles, settings: Settings) -> dict[str, Any]:
