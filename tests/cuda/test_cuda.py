@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from torch import nn
 
-from pipeline.attacks import FGSMRS, NFGSM, PGD
+from pipeline.attacks import FGSMRS, NFGSM, PGD, margin
 from pipeline.methods import ARFL, AdversarialTraining
 from pipeline.networks import vgg16
 
@@ -24,6 +24,10 @@ if not torch.cuda.is_available():
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bundles.conftest import BUNDLE, SMALL
 from methods.small import narrow_vgg, rows
+
+from tests.attacks.small import LABELS, convolutional, images
+from tests.attacks.test_contracts import NAMES, attacks_of
+from tests.bundles.test_trust_jobs import TINY
 
 CUDA = torch.device("cuda:0")
 
@@ -90,6 +94,20 @@ def test_an_attack_under_autocast_stays_within_budget_and_bounds():
     assert float((attacked != images).float().mean()) > 0.9
 
 
+@pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
+def test_every_attack_of_the_strong_test_runs_there_within_budget_and_bounds(number):
+    network = convolutional().eval().to(CUDA)
+    pictures, labels = images(4, size=(16, 16)).to(CUDA), LABELS.to(CUDA)
+    attack = attacks_of(0.02)[number]
+    attacked = attack(network, pictures, labels, seed=[1, 2, 3, 4])
+    assert attacked.device.type == "cuda" and bool((attacked >= 0).all()) and bool((attacked <= 1).all())
+    change = (attacked - pictures).flatten(1)
+    size = change.abs().amax(1) if attack.norm == "linf" else change.norm(dim=1)
+    assert float(size.max()) <= 0.02 + 1e-5
+    before, after = (margin(network(seen)[:, 0], labels).detach() for seen in (pictures, attacked))
+    assert bool((after >= before - 1e-4).all()) or attack.name in ("noise", "pgd", "fgsm", "square")
+
+
 def test_a_start_is_the_same_for_an_image_in_every_batch():
     network = narrow_vgg().eval().to(CUDA)
     images, labels = images_of(4, 32)
@@ -132,6 +150,11 @@ def test_every_method_trains_and_is_scored_on_the_gpu(root, method):
 @pytest.mark.parametrize("term", ["awp", "ema", "arfl"])
 def test_terms_and_amp_run_on_the_gpu(root, term):
     job(root, "methods/trades.json", f"terms/{term}.json", amp=True, run_name=f"amp-{term}")
+
+
+def test_the_strong_test_certificates_and_dicom_attack_run_on_the_gpu(root):
+    report = json.loads((job(root, effort=TINY, run_name="strong") / "report.json").read_text())
+    assert {report[name]["status"] for name in ("strong", "gates", "dicom_attack")} == {"given"}
 
 
 def test_the_same_command_gives_the_same_scores(root):
