@@ -23,7 +23,7 @@ import torch
 
 from pipeline.evaluation.effort import Effort
 from pipeline.evaluation.scores_file import COLUMNS
-from pipeline.evaluation.strong import FILE, StrongTest
+from pipeline.evaluation.strong import StrongTest
 from pipeline.imaging.store import ImageStore
 from pipeline.networks import vgg16
 
@@ -64,7 +64,7 @@ def measure(images: int, size: int, width: float) -> dict[str, Any]:
         started = time.perf_counter()
         test(SimpleNamespace(state=SimpleNamespace(rank=0)))  # type: ignore[arg-type]
         seconds = time.perf_counter() - started
-        attacks = len(json.loads((Path(folder) / FILE).read_text())["attacks"])
+        attacks = len(json.loads((Path(folder) / StrongTest.file).read_text())["attacks"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images": images, "attacks": attacks, "rows": len(metric.table), "seconds": seconds, "peak": peak}
 
