@@ -3,6 +3,8 @@
 from pipeline.evaluation.certificates import Certificates
 from pipeline.evaluation.dicom_attack import DicomAttackReport, dicom_attack_report
 from pipeline.evaluation.dicom_test import DicomTest
+from pipeline.evaluation.effort import Effort
+from pipeline.evaluation.effort import effort as effort_named
 from pipeline.evaluation.exam import Exam, ExamError, ExamWriter
 from pipeline.evaluation.extras import require_extras
 from pipeline.evaluation.gallery import Gallery
@@ -19,6 +21,7 @@ __all__ = [
     "Certificates",
     "DicomAttackReport",
     "DicomTest",
+    "Effort",
     "Exam",
     "ExamError",
     "ExamImages",
@@ -34,6 +37,7 @@ __all__ = [
     "StrongTest",
     "ViewFile",
     "dicom_attack_report",
+    "effort_named",
     "pool_patients",
     "pool_views",
     "require_extras",

@@ -99,6 +99,7 @@ class Certificates(Extra):
             "patients": len(labels),
             "malignant": sum(labels.values()),
             "images": len(items),
+            "pixels": load_prepared(items[0]["image"]).numel(),
             "sigma": self.sigma,
             "draws": self.effort.smoothing_draws,
             "alpha": self.alpha,

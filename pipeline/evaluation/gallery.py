@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,9 @@ class Gallery:
             scenes.append({"attack_id": attack_id, "budget": budget, "logit": self._logit(picture)} | names)
         limit = float(change.abs().max())
         canvas.save_change(folder.parent / f"{stem}_change.png", change, limit=limit)
+        finding = float(item["breast_label"])
         return {key: item[key] for key in ("patient_id", "laterality", "view", "patient_label")} | {
+            "breast_label": None if math.isnan(finding) else int(finding),
             "image": item["image_id"], "change": f"{stem}_change.png", "change_limit": limit, "scenes": scenes,
         }  # fmt: skip
 

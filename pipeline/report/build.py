@@ -70,7 +70,7 @@ def build_report(run_dir: Path, settings: Settings | None = None, *, compare: Pa
         "calibration": calibration_section(scored, settings),
         "decision_curve": decision_section(scored, settings),
         "subgroups": subgroups_section(files, scored, settings),
-        "comparison": comparison_section(scored, compare, settings),
+        "comparison": comparison_section(scored, compare, settings, own=run_dir),
         "dicom_attack": dicom_attack_section(files),
         "history": history(files),
         "gallery": gallery(files, scored.labels),

@@ -87,7 +87,10 @@ def show(value: Any, kind: str) -> str:
         return "–"
     if kind == "text":
         return str(value)
-    return _FORMATS[kind].format(value).replace("-", "−") if kind != "int" else _FORMATS[kind].format(value)
+    text = _FORMATS[kind].format(value)
+    if text.startswith("-") and not text.strip("-0.%"):
+        text = text[1:]  # a negative number that rounds to zero
+    return text if kind == "int" else text.replace("-", "−")
 
 
 def _shown(report: dict[str, Any], pointer: str, kind: str) -> Markup:

@@ -34,6 +34,7 @@ def write_pdf(page: Path) -> Path:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         window = browser.new_page()
         window.goto(page.resolve().as_uri())
+        window.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
         window.pdf(path=target, format="A4", prefer_css_page_size=True)
         browser.close()
     return target

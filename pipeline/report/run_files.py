@@ -35,6 +35,10 @@ _TEXT = dict.fromkeys(
 )
 
 
+EXTRAS = ("artefacts/strong.json", "artefacts/certified.json", "artefacts/dicom_attack.json")
+NOT_RUN = ": this part was not run (effort none leaves it out); bundles/arfl/evaluate.json runs it on the checkpoint"
+
+
 class ReportError(ValueError):
     """A report cannot be made from a run directory; the message says what is wrong, where, and what to do."""
 
@@ -139,7 +143,7 @@ def _optional_table(
 def _optional_json(directory: Path, name: str, kind: type, missing: dict[str, str]) -> Any:
     path = directory / name
     if not path.is_file():
-        missing[name] = f"{name} is not in the run directory"
+        missing[name] = f"{name} is not in the run directory" + (NOT_RUN if name in EXTRAS else "")
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -140,7 +140,7 @@ def test_scores_without_the_rows_of_the_strong_test_are_refused(make_run: RunFac
         write_report(run)
 
 
-def test_a_run_compared_with_itself_differs_by_nothing_and_with_a_better_one_by_what_was_added(
+def test_a_run_compared_with_its_copy_differs_by_nothing_and_with_a_better_one_by_what_was_added(
     make_run: RunFactory,
 ) -> None:
     run, better = make_run("first"), make_run("second")
@@ -148,7 +148,9 @@ def test_a_run_compared_with_itself_differs_by_nothing_and_with_a_better_one_by_
     test = scores["partition"] == "test"
     scores.loc[test, "logit"] += 0.8 * scores.loc[test, "patient_label"]
     scores.to_csv(better / "scores.csv", index=False)
-    write_report(run, compare=run)
+    with pytest.raises(ReportError, match="compared with itself"):
+        write_report(run, compare=run)
+    write_report(run, compare=make_run("copy"))
     same = read_report(run)["comparison"]
     assert same["status"] == "given" and all(entry["difference"]["value"] == 0 for entry in same["attacks"])
     write_report(better, compare=run)

@@ -6,23 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.plain import section
-from pipeline.report.run_files import read_run
+from pipeline.report.run_files import ReportError, read_run
 from pipeline.report.sections.overview import trained
 from pipeline.report.sections.scores import Scored, Settings, score_patients
 from pipeline.statistics import compare_runs
 
 
-def comparison_section(scored: Scored, other: Path | None, settings: Settings) -> dict[str, Any]:
+def comparison_section(
+    scored: Scored, other: Path | None, settings: Settings, *, own: Path | None = None
+) -> dict[str, Any]:
     """Paired differences of AUC and of calls, this run minus the other one.
 
     Args:
         scored: This run.
         other: Directory of the other run, or None.
         settings: As for the rest of the report.
+        own: Directory of this run.
+
+    Raises:
+        ReportError: the other run is this one.
     """
     empty: dict[str, Any] = {"other": None, "method": None, "attacks": [], "left_out": []}
     if other is None:
         return section("missing", reason="no other run was named (report RUN --compare RUN2)", **empty)
+    if own is not None and other.resolve() == own.resolve():
+        raise ReportError(f"{other} is compared with itself; name another run on the same patients")
     files = read_run(other)
     theirs = score_patients(files, settings)
     about: dict[str, Any] = {"other": other.resolve().name, "method": trained(files)}

@@ -64,6 +64,7 @@ def _image(files: RunFiles, entry: dict[str, Any], number: int, labels: dict[str
     return {
         **{name: str(entry[name]) for name in ("rule", "patient_id", "laterality", "view", "change")},
         "patient_label": int(entry["patient_label"]),
+        "breast_label": None if entry.get("breast_label") is None else int(entry["breast_label"]),
         "change_limit": float(entry["change_limit"]),
         "change_problem": _problem(files, entry, ("change",)),
         "scenes": scenes,

@@ -27,6 +27,8 @@ def overview(
         data=_data(files.config or {}),
         training=partitions.get("training"),
         leaks=[str(message) for message in ((files.provenance or {}).get("leaks") or {}).get("found", [])],
+        external=bool((files.config or {}).get("external")),
+        epoch=(files.provenance or {}).get("epoch"),
         attack=_attack(attacked),
         strongest=_strongest(strong),
         failed_gates=[gate["name"] for gate in gates["gates"] if gate["verdict"] == "fail"],
