@@ -80,12 +80,13 @@ def test_a_bad_manifest_is_refused_with_its_reason(root, data, tmp_path, change,
         ({"budget": -0.1}, ["budget"]),
         ({"standard_ratio": 2}, ["standard_ratio", "0 (attacked only) to 1 (clean only)"]),
         ({"initial_weights": "nowhere.pt"}, ["nowhere.pt", "checkpoints/best.pt"]),
+        ({"effort": "medium"}, ["'medium'", "none, demo, quick, full"]),
     ],
     ids=[
         "no manifest", "misspelled key", "no weights", "amp on a CPU", "run name", "misspelled argument",
         "misspelled key of a group", "misspelled setting of phantoms", "batch of none", "image too small",
         "epochs as a word", "negative learning rate",
-        "method after the end", "fold", "negative budget", "ratio", "no checkpoint",
+        "method after the end", "fold", "negative budget", "ratio", "no checkpoint", "effort",
     ],
 )  # fmt: skip
 def test_a_bad_configuration_is_refused_with_what_is_allowed(trained, root, changes, words):

@@ -38,6 +38,18 @@ def test_evaluate_gives_the_scores_of_the_run(trained, root):
     pd.testing.assert_frame_equal(again, pd.read_csv(trained / "scores.csv"), rtol=1e-5, atol=1e-6)
 
 
+def test_a_misspelled_effort_leaves_an_earlier_evaluation_where_it_stands(trained, root):
+    folder = root / "runs" / "kept-evaluation"
+    folder.mkdir()
+    (folder / "report.json").write_text("{}")
+    shutil.copytree(trained, root / "runs" / "kept")
+    job = evaluation(root, run_name="kept", effort="medium")
+    with pytest.raises(Exception) as caught:
+        job.initialize()
+    assert "'medium'" in str(own_error(caught.value)) and (folder / "report.json").read_text() == "{}"
+    assert not folder.with_name("kept-evaluation.1").exists()
+
+
 def test_ckpt_export_writes_the_plain_network_of_the_run(trained, root):
     exported = root / "model.ts"
     ckpt_export(

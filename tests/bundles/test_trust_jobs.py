@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 from pipeline.cohort import phantom_manifest
 from pipeline.evaluation import strong
@@ -47,6 +48,17 @@ def test_an_evaluation_with_effort_fills_the_sections(evaluated):
     assert report["overview"]["strongest"]["patients"] == 4
 
 
+def test_the_gallery_says_which_breast_is_malignant(evaluated):
+    cohort = pd.read_csv(evaluated / "cohort.csv").set_index("image_id")
+    images = json.loads((evaluated / "artefacts" / "gallery.json").read_text())["images"]
+    assert images
+    for image in images:
+        assert image["breast_label"] == cohort.loc[image["image"], "label"]
+    report = report_of(evaluated)
+    best = torch.load(evaluated.with_name("strong") / "checkpoints" / "best.pt", weights_only=True)
+    assert report["overview"]["epoch"] == best["epoch"] and not report["overview"]["external"]
+
+
 def test_a_budget_of_the_strong_test_may_be_one_of_the_run(evaluated):
     scores = pd.read_csv(evaluated / "scores.csv")
     assert not scores.duplicated(["image_id", "attack_id"]).any()
@@ -71,7 +83,7 @@ def test_an_external_test_calls_at_the_threshold_of_the_training(trained, root):
     job.run()
     report, own = report_of(root / "runs" / "away-external"), report_of(trained)
     frozen = own["operating_points"]["thresholds"][0]["value"]
-    assert frozen != 0
+    assert frozen != 0 and report["overview"]["external"]
     assert report["dicom_attack"]["threshold"] == pytest.approx(frozen)
     assert report["certified"]["threshold"] == pytest.approx(frozen)
 
