@@ -110,8 +110,8 @@ def strong_attacks(
         Entry("iterated", f"APGD, {effort.apgd_steps} steps", APGD(budget=budget, steps=effort.apgd_steps)),
         Entry("square", f"Square, {square.steps} queries", square),
         Entry("spsa", f"SPSA, {effort.spsa_steps} steps", spsa),
-        Entry("l2", f"PGD in L2, length {length:.3g}", BestPGD(budget=length, steps=steps, norm="l2")),
-        Entry("exam", f"whole exam, one L2 length of {2 * length:.3g}", whole, exam=True),
+        Entry("l2", f"PGD in L2, {length:.3g}", BestPGD(budget=length, steps=steps, norm="l2")),
+        Entry("exam", f"whole exam in L2, {2 * length:.3g}", whole, exam=True),
         Entry("exam", "one view of the exam only", FewViews(usual, views=1, pool=pool), exam=True),
         Entry(
             "universal",
