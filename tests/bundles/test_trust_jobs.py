@@ -23,6 +23,9 @@ TINY = {
 }  # fmt: skip
 
 
+FEW_LEVELS = {"test#dicom#limit": 2}
+
+
 def report_of(folder):
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
@@ -31,7 +34,7 @@ def report_of(folder):
 def evaluated(trained, root):
     """Evaluation with everything; a budget of the run is one of the strong test's, and ARFL trained its features."""
     shutil.copytree(trained, root / "runs" / "strong")
-    job = evaluation(root, run_name="strong", effort=TINY, surrogate=None, test_budgets=[0.001, 0.1])
+    job = evaluation(root, run_name="strong", effort=TINY, surrogate=None, test_budgets=[0.001, 0.1], **FEW_LEVELS)
     job.initialize()
     job.run()
     return root / "runs" / "strong-evaluation"
@@ -77,7 +80,13 @@ def test_an_external_test_calls_at_the_threshold_of_the_training(trained, root):
     manifest.to_csv(table, index=False)
     shutil.copytree(trained, root / "runs" / "away")
     job = evaluation(
-        root, run_name="away", external=True, manifest=str(table), dataset_dir=str(source.parent), effort=TINY
+        root,
+        run_name="away",
+        external=True,
+        manifest=str(table),
+        dataset_dir=str(source.parent),
+        effort=TINY,
+        **FEW_LEVELS,
     )
     job.initialize()
     job.run()
@@ -100,7 +109,7 @@ def test_files_of_another_manifest_are_named_and_patients_of_the_training_left_o
     shutil.copytree(trained, root / "runs" / "files")
     job = evaluation(
         root, run_name="files", effort=TINY | {"patients": 0, "dicom_patients": 5}, dicom_manifest=str(table),
-        dicom_dir=str(source.parent),
+        dicom_dir=str(source.parent), **FEW_LEVELS,
     )  # fmt: skip
     job.initialize()
     job.run()
@@ -142,7 +151,7 @@ def test_two_ranks_measure_once_what_one_does(evaluated, trained, root):
     shutil.copytree(trained, root / "runs" / "pair")
     run(
         root, "pair", ranks=2, overlays=("evaluate.json", "multi_gpu_evaluate.json"), leave_out=("image_size",),
-        effort=json.dumps(TINY), surrogate="none", test_budgets="[0.001, 0.1]",
+        effort=json.dumps(TINY | {"dicom_patients": 0}), surrogate="none", test_budgets="[0.001, 0.1]",
     )  # fmt: skip
     one, two = report_of(evaluated), report_of(root / "runs" / "pair-evaluation")
     for name in ("attacks", "distances"):

@@ -131,7 +131,7 @@ def test_the_logit_is_that_of_the_written_file_read_anew(tmp_path: Path) -> None
 
 
 def test_attacked_real_files_fool_what_reads_them_anew_and_stay_valid(real_data: Path, tmp_path: Path) -> None:
-    for number, source in enumerate(real_files(real_data)):
+    for number, source in enumerate(real_files(real_data)[:3]):
         before = prepare_item(chain(), {"image": str(source)})
         file = ViewFile(source, f"real-{number}", before["laterality"], before["view"])
         label = number % 2
