@@ -73,7 +73,7 @@ def test_a_budget_of_the_strong_test_may_be_one_of_the_run(evaluated):
 
 def test_an_external_test_calls_at_the_threshold_of_the_training(trained, root):
     others = root / "strangers"
-    source = phantom_manifest(SMALL["phantom"] | {"seed": 9}, default_dir=others, progress=False)
+    source = phantom_manifest(SMALL["phantom"] | {"seed": 9, "patients": 8}, default_dir=others, progress=False)
     manifest = pd.read_csv(source, dtype=str)
     manifest["patient_id"] = "stranger-" + manifest["patient_id"]
     table = source.with_name("strangers.csv")

@@ -168,7 +168,7 @@ def test_a_grid_killed_at_random_moments_ends_as_one_that_was_not(tmp_path: Path
             line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
         try:
-            output, _ = process.communicate(timeout=moments.uniform(4, 14) if tries < 3 else 300)
+            output, _ = process.communicate(timeout=moments.uniform(4, 10) if tries < 3 else 300)
             done = process.returncode == 0
         except subprocess.TimeoutExpired:
             ways = (os.kill, signal.SIGKILL), (os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)
