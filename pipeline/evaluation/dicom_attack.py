@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from monai.transforms import Compose
 from torch import nn
 
+from pipeline.evaluation.extras import write_json
 from pipeline.evaluation.smoothing import Pool
 from pipeline.evaluation.stored_exam import AttackedExam, PatientFiles, StoredExam
 from pipeline.imaging import explain
@@ -117,11 +117,7 @@ def dicom_attack_report(
         records.append(record | {"seconds": round(time.perf_counter() - started, 2)})
     report = DicomAttackReport(settings, _summary(records), tuple(records))
     if artefacts is not None:
-        target = Path(artefacts) / "dicom_attack.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
-        temporary.replace(target)
+        write_json(report.to_dict(), Path(artefacts) / "dicom_attack.json")
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ class EvaluationError(RuntimeError):
     """Parts of an evaluation failed, while its scores and its report are written."""
 
 
-class Extra:
+class Extra(ABC):
     """Handler of a test evaluator that writes one file of `artefacts/`.
 
     The scores stand in their file before an extra runs. One that fails leaves `{"failed": reason}` in its file, from
@@ -40,9 +41,9 @@ class Extra:
         """Whether there is anything to measure."""
         return True
 
+    @abstractmethod
     def measure(self) -> None:
         """Measure and write the file."""
-        raise NotImplementedError
 
     @property
     def path(self) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.paths import short_paths
+
 SCORE_COLUMNS = (
     "image_id",
     "patient_id",
@@ -150,7 +152,7 @@ def _optional_json(directory: Path, name: str, kind: type, missing: dict[str, st
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path} is not readable JSON ({error}); write it again or remove it") from error
     if isinstance(content, dict) and "failed" in content:
-        missing[name] = f"it could not be measured: {content['failed']}"
+        missing[name] = f"it could not be measured: {short_paths(str(content['failed']))}"
         return None
     if not isinstance(content, kind):
         raise ReportError(f"{path} holds a {type(content).__name__}; allowed is a {kind.__name__}")

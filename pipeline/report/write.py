@@ -10,11 +10,10 @@ from typing import Any
 from pipeline.report.build import build_report
 from pipeline.report.model_card import render_model_card
 from pipeline.report.page import render_page
-from pipeline.report.run_files import ReportError
+from pipeline.report.run_files import EXTRAS, ReportError
 from pipeline.report.sections.scores import Settings
 
-POOLING = {"within_breast": "mean", "across_breasts": "max"}
-MEASURED = ("strong.json", "certified.json", "dicom_attack.json")
+POOLING = ("within_breast", "across_breasts")
 
 
 def write_report(
@@ -32,7 +31,7 @@ def write_report(
     Args:
         run_dir: ``runs/<name>`` with at least scores.csv.
         within_breast: Pooling of the images of a breast, "mean" or "max" (not stated in the paper); None takes the
-            run's, from its config.json, or "mean".
+            run's, from its provenance.json or config.json, or "mean".
         across_breasts: Pooling of the breasts of a patient, "mean" or "max" (not stated in the paper); None takes the
             run's, or "max".
         resamples: Bootstrap resamples of patients.
@@ -49,8 +48,8 @@ def write_report(
     run_dir = Path(run_dir)
     own = pooling_of(run_dir)
     settings = Settings(
-        within_breast or own.get("within_breast") or POOLING["within_breast"],
-        across_breasts or own.get("across_breasts") or POOLING["across_breasts"],
+        within_breast or own.get("within_breast") or Settings.within_breast,
+        across_breasts or own.get("across_breasts") or Settings.across_breasts,
         resamples,
         seed,
         confidence,
@@ -79,7 +78,7 @@ def pooling_of(run_dir: Path) -> dict[str, Any]:
 
 
 def _refuse_other_pooling(run_dir: Path, own: dict[str, Any], settings: Settings) -> None:
-    measured = [name for name in MEASURED if (run_dir / "artefacts" / name).is_file()]
+    measured = [Path(name).name for name in EXTRAS if (run_dir / name).is_file()]
     for name in POOLING:
         wanted = getattr(settings, name)
         if measured and own.get(name) not in (None, wanted):

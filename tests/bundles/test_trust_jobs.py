@@ -101,7 +101,7 @@ def test_files_of_another_manifest_are_named_and_patients_of_the_training_left_o
     source = phantom_manifest(SMALL["phantom"], default_dir=root / "phantoms", progress=False)
     seen = set(pd.read_csv(trained / "cohort.csv").query("partition == 'training'")["patient_id"])
     manifest = pd.read_csv(source, dtype=str)
-    rows = pd.concat([manifest[manifest["patient_id"].isin(sorted(seen)[:2])], manifest.iloc[:0]])
+    rows = manifest[manifest["patient_id"].isin(sorted(seen)[:2])]
     stranger = manifest[~manifest["patient_id"].isin(seen)]
     stranger = stranger[stranger["patient_id"] == stranger["patient_id"].iloc[0]].assign(patient_id="new")
     table = source.with_name("files.csv")

@@ -20,7 +20,10 @@ def test_the_aucs_of_the_card_are_those_of_the_report(whole_run: Path) -> None:
         line = f"| {point['label']} | {auc['value']:.3f} ({auc['lower']:.3f} to {auc['upper']:.3f}) |"
         assert line in card
     assert f"{report['gates']['counts']['pass']} passed, {report['gates']['counts']['fail']} failed" in card
-    assert "Research use only" in card and "patients that were right before were turned over" in card
+    attack = report["dicom_attack"]["summary"]
+    right = attack["flipped"] + attack["not_flipped"]
+    assert f"{attack['flipped']} of {right} patients that were right before were turned over" in card
+    assert f"{attack['wrong_before']} were wrong before" in card and "Research use only" in card
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_heading(whole_run: Path) -> None:

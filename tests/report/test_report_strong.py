@@ -126,8 +126,11 @@ def test_the_report_takes_the_pooling_of_the_run_and_refuses_another_beside_its_
 
 def test_what_failed_is_named_in_its_section(make_run: RunFactory) -> None:
     run = make_run(patients=40)
-    (run / "artefacts" / "certified.json").write_text(json.dumps({"failed": "MemoryError: too large"}))
-    write_report(run)
+    (run / "artefacts" / "certified.json").write_text(
+        json.dumps({"failed": "MemoryError: too large for /home/dr_x/a.nii"})
+    )
+    page = write_report(run)
+    assert "dr_x" not in page.read_text(encoding="utf-8") + (run / "report.json").read_text(encoding="utf-8")
     section = read_report(run)["certified"]
     assert section["status"] == "missing" and "MemoryError: too large" in section["reason"]
 
