@@ -156,12 +156,17 @@ def test_a_run_compared_with_its_copy_differs_by_nothing_and_with_a_better_one_b
     write_report(run, compare=make_run("copy"))
     same = read_report(run)["comparison"]
     assert same["status"] == "given" and all(entry["difference"]["value"] == 0 for entry in same["attacks"])
+    assert same["counts"] == {"better": 0, "worse": 0, "open": len(same["attacks"])}
     write_report(better, compare=run)
     found = read_report(better)["comparison"]
     assert found["other"] == "first"
     for entry in found["attacks"]:
         assert entry["difference"]["value"] == pytest.approx(entry["second"]["value"] - entry["first"]["value"])
         assert entry["difference"]["value"] > 0
+    counts = found["counts"]
+    assert counts["better"] == sum(entry["p_holm"] < 0.05 for entry in found["attacks"]) > 0 and counts["worse"] == 0
+    write_report(run, compare=better)
+    assert read_report(run)["comparison"]["counts"] == counts | {"better": 0, "worse": counts["better"]}
     assert "Beside another run" in (better / "report.html").read_text()
     write_report(better)
     assert read_report(better)["comparison"]["status"] == "missing"

@@ -26,7 +26,7 @@ def comparison_section(
     Raises:
         ReportError: the other run is this one.
     """
-    empty: dict[str, Any] = {"other": None, "method": None, "attacks": [], "left_out": []}
+    empty: dict[str, Any] = {"other": None, "method": None, "counts": {}, "attacks": [], "left_out": []}
     if other is None:
         return section("missing", reason="no other run was named (report RUN --compare RUN2)", **empty)
     if own is not None and other.resolve() == own.resolve():
@@ -52,4 +52,16 @@ def comparison_section(
     for entry in found["attacks"]:
         entry["label"] = scored.labels.get(entry["attack_id"], entry["attack_id"])
     n = {"patients": clean.patients, "malignant": clean.auc.n_positive, "benign": clean.auc.n_negative}
-    return section(n=n, **about, attacks=found["attacks"], left_out=left_out)
+    counts = _counts(found["attacks"], alpha=1 - settings.confidence)
+    return section(n=n, **about, counts=counts, attacks=found["attacks"], left_out=left_out)
+
+
+def _counts(attacks: list[dict[str, Any]], *, alpha: float) -> dict[str, int]:
+    """Under how many attacks this run is better, worse, or the difference may be chance, after Holm's correction."""
+    signs = [
+        (entry["difference"]["value"] > 0) - (entry["difference"]["value"] < 0)
+        if entry["p_holm"] is not None and entry["p_holm"] < alpha
+        else 0
+        for entry in attacks
+    ]
+    return {"better": signs.count(1), "worse": signs.count(-1), "open": signs.count(0)}
