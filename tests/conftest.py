@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: workers that spin for each other's cores are ten times slower
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: spinning for taken cores costs ten times as much
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
