@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.report.run_files import ReportError
+from pipeline.report.errors import ReportError
 
 
 def write_pdf(page: Path) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.errors import ReportError
+from pipeline.report.measured import Certified, DicomAttack, Layout, Strong, measured
 from pipeline.report.paths import short_paths
 
 SCORE_COLUMNS = (
@@ -41,10 +43,6 @@ EXTRAS = ("artefacts/strong.json", "artefacts/certified.json", "artefacts/dicom_
 NOT_RUN = ": this part was not run (effort none leaves it out); bundles/arfl/evaluate.json runs it on the checkpoint"
 
 
-class ReportError(ValueError):
-    """A report cannot be made from a run directory; the message says what is wrong, where, and what to do."""
-
-
 @dataclass(frozen=True)
 class RunFiles:
     """What a run directory holds; optional files are None, with the reason under their name in ``missing``."""
@@ -56,9 +54,9 @@ class RunFiles:
     history: pd.DataFrame | None
     flow: list[dict[str, Any]] | None
     gallery: dict[str, Any] | None
-    strong: dict[str, Any] | None
-    certified: dict[str, Any] | None
-    dicom_attack: dict[str, Any] | None
+    strong: Strong | None
+    certified: Certified | None
+    dicom_attack: DicomAttack | None
     config: dict[str, Any] | None
     provenance: dict[str, Any] | None
     missing: dict[str, str] = field(default_factory=dict)
@@ -93,9 +91,9 @@ def read_run(directory: Path) -> RunFiles:
         history=_optional_table(directory, "history.csv", ("epoch",), missing),
         flow=_optional_json(directory, "flow.json", list, missing),
         gallery=_optional_json(directory, "artefacts/gallery.json", dict, missing),
-        strong=_optional_json(directory, "artefacts/strong.json", dict, missing),
-        certified=_optional_json(directory, "artefacts/certified.json", dict, missing),
-        dicom_attack=_optional_json(directory, "artefacts/dicom_attack.json", dict, missing),
+        strong=_measured(directory, "artefacts/strong.json", Strong, missing),
+        certified=_measured(directory, "artefacts/certified.json", Certified, missing),
+        dicom_attack=_measured(directory, "artefacts/dicom_attack.json", DicomAttack, missing),
         config=_optional_json(directory, "config.json", dict, missing),
         provenance=_optional_json(directory, "provenance.json", dict, missing),
         missing=missing,
@@ -157,3 +155,8 @@ def _optional_json(directory: Path, name: str, kind: type, missing: dict[str, st
     if not isinstance(content, kind):
         raise ReportError(f"{path} holds a {type(content).__name__}; allowed is a {kind.__name__}")
     return content
+
+
+def _measured(directory: Path, name: str, layout: type[Layout], missing: dict[str, str]) -> Layout | None:
+    content = _optional_json(directory, name, dict, missing)
+    return None if content is None else measured(content, layout, path=directory / name)

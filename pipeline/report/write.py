@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.build import build_report
+from pipeline.report.errors import ReportError
 from pipeline.report.model_card import render_model_card
 from pipeline.report.page import render_page
-from pipeline.report.run_files import EXTRAS, ReportError
+from pipeline.report.run_files import EXTRAS
 from pipeline.report.sections.scores import Settings
 
 POOLING = ("within_breast", "across_breasts")

@@ -178,3 +178,21 @@ def test_runs_on_other_patients_are_not_compared(make_run: RunFactory) -> None:
     write_report(run, compare=other)
     comparison = read_report(run)["comparison"]
     assert comparison["status"] == "not_estimable" and comparison["reason"]
+
+
+@pytest.mark.parametrize("name", ["strong", "certified", "dicom_attack"])
+def test_a_measured_file_of_another_layout_is_refused_by_its_entry(name: str, make_run: RunFactory) -> None:
+    run = make_run(patients=40)
+    path = run / "artefacts" / f"{name}.json"
+    content = json.loads(path.read_text())
+    spoilt = {"strong": ("attacks", 0, "attack_id"), "certified": ("radii", 1, "auc"),
+              "dicom_attack": ("patients", 0, "stored_budget")}[name]  # fmt: skip
+    key, place, entry = spoilt
+    content[key][place][entry] = 7
+    path.write_text(json.dumps(content))
+    with pytest.raises(ReportError, match=f"{name}.json: {key}/{place}/{entry}: .*evaluate.json"):
+        write_report(run)
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ReportError, match=f"{name}.json: {key}: Field required"):
+        write_report(run)

@@ -20,11 +20,11 @@ def certified_section(files: RunFiles) -> dict[str, Any]:
     if files.certified is None:
         empty: dict[str, Any] = dict.fromkeys(KEYS) | {"radii": [], "plain_length": None}
         return section("missing", reason=files.missing[FILE], **empty)
-    content: dict[str, Any] = {name: files.certified.get(name) for name in KEYS}
-    pixels = files.certified.get("pixels")
-    content["plain_length"] = None if pixels is None else PLAIN_CHANGE * math.sqrt(pixels)
-    n = {name: int(files.certified[name]) for name in ("patients", "malignant", "images")}
-    first = files.certified["radii"][0]["auc"]
-    if first["value"] is None:
-        return section("not_estimable", reason=first["reason"], n=n, **content)
+    found = files.certified
+    content: dict[str, Any] = found.model_dump(include=set(KEYS))
+    content["plain_length"] = None if found.pixels is None else PLAIN_CHANGE * math.sqrt(found.pixels)
+    n = {"patients": found.patients, "malignant": found.malignant, "images": found.images}
+    first = found.radii[0].auc
+    if first.value is None:
+        return section("not_estimable", reason=first.reason, n=n, **content)
     return section(n=n, **content)

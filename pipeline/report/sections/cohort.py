@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.report.errors import ReportError
 from pipeline.report.plain import section
-from pipeline.report.run_files import ReportError, RunFiles
+from pipeline.report.run_files import RunFiles
 from pipeline.statistics import cohort_summary, refusal_counts
 
 

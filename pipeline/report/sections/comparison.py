@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.errors import ReportError
 from pipeline.report.plain import section
-from pipeline.report.run_files import ReportError, read_run
+from pipeline.report.run_files import read_run
 from pipeline.report.sections.overview import trained
 from pipeline.report.sections.scores import Scored, Settings, score_patients
 from pipeline.statistics import compare_runs

@@ -6,8 +6,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.report.errors import ReportError
 from pipeline.report.plain import plain, section
-from pipeline.report.run_files import ReportError, RunFiles
+from pipeline.report.run_files import RunFiles
 from pipeline.statistics import probability
 
 _IMAGE = ("rule", "patient_id", "laterality", "view", "patient_label", "image", "change", "change_limit", "scenes")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.errors import ReportError
 from pipeline.report.plain import section
-from pipeline.report.run_files import ReportError, RunFiles
+from pipeline.report.run_files import RunFiles
 from pipeline.statistics import (
     CLEAN,
     AttackResult,
@@ -103,9 +104,9 @@ def score_patients(files: RunFiles, settings: Settings) -> Scored:
 
 def _strong(files: RunFiles) -> list[str]:
     """Attacks of the strong test alone, which has a section of its own."""
-    strong = files.strong or {}
-    both = set(strong.get("scored_before", ()))
-    return [entry["attack_id"] for entry in strong.get("attacks", []) if entry["attack_id"] not in both]
+    if files.strong is None:
+        return []
+    return [entry.attack_id for entry in files.strong.attacks if entry.attack_id not in files.strong.scored_before]
 
 
 def _labels(results: list[AttackResult]) -> dict[str, str]:
