@@ -13,11 +13,17 @@ import time
 from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs of one name at a time are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = (
     "arfl-mammography", "monai", "torch", "torchvision", "pytorch-ignite", "pydicom", "numpy", "pandas", "scipy",
 )  # fmt: skip
+LOCK = ".running"
 logger = logging.getLogger(__name__)
 
 
@@ -26,6 +32,10 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+class RunningError(RuntimeError):
+    """Another process writes to the run directory; the message says what to do."""
 
 
 class RunDirectory:
@@ -47,6 +57,7 @@ class RunDirectory:
         self.path = Path(output_dir).expanduser() / name
         self.resume = resume
         self._started: float | None = None
+        self._held: IO[str] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -61,14 +72,17 @@ class RunDirectory:
 
         Raises:
             ConfigurationError: resuming with a configuration that would train something else.
+            RunningError: another process has the folder open.
         """
         from pipeline.runs.configuration import current_configuration, refuse_changed_configuration
 
         configuration = current_configuration() if configuration is None else configuration
         recorded = self.path / "config.json"
+        if self.path.is_dir():
+            self._hold()
         if self.resume and recorded.is_file():
             refuse_changed_configuration(json.loads(recorded.read_text(encoding="utf-8")), configuration, self.path)
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir()):
             aside = next(
                 p for i in range(1, 10_000) if not (p := self.path.with_name(f"{self.path.name}.{i}")).exists()
             )
@@ -76,9 +90,24 @@ class RunDirectory:
             logger.info("an earlier run stood at %s; it was moved to %s", self.path, aside)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.artefacts.mkdir(exist_ok=True)
+        self._hold()
         write_atomically(recorded, json.dumps(configuration, indent=2, default=str))
         self._started = time.time()
         return self.path
+
+    def _hold(self) -> None:
+        """Lock the folder until this process ends; nothing is to be removed after a crash."""
+        if fcntl is None:
+            return
+        held = (self.path / LOCK).open("a", encoding="utf-8")
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            raise RunningError(
+                f"{self.path} is being written by another process; wait for its end, or give another run_name"
+            ) from None
+        self._held = held
 
     def record_provenance(self, *, test_images: Collection[str] = (), **facts: Any) -> Path:
         """Write `provenance.json`: command, times, versions, and the facts given (seeds, digests, device).

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.runs import ConfigurationError, RunDirectory
+from pipeline.runs.directory import RunningError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_is_created_before_it_is_opened(tmp_path: Path) -> None:
@@ -53,6 +58,23 @@ def test_resume_with_another_configuration_names_what_changed(tmp_path: Path, no
     with pytest.raises(ConfigurationError, match=rf"\({changed}: .* then, .* now\); give the same values, or another"):
         RunDirectory(tmp_path, "a", resume=True).open(now)
     assert (tmp_path / "a" / "config.json").read_text() == before
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone_until_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipeline.runs import RunDirectory; run = RunDirectory(sys.argv[1], 'a'); "
+        "run.open({'seed': 1}); print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"open\n"
+        for resume in (False, True):
+            with pytest.raises(RunningError, match="another process; wait for its end, or give another run_name"):
+                RunDirectory(tmp_path, "a", resume=resume).open({"seed": 1})
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        other.kill()
+    RunDirectory(tmp_path, "a").open({"seed": 2})
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.1"}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a"])
