@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.cohort import phantom_manifest
 from pipeline.evaluation import strong
 from pipeline.evaluation.extras import EvaluationError
+from pipeline.evaluation.picture import Canvas
+from pipeline.imaging import Preparation, load_prepared, read_mammogram
 from pipeline.runs.errors import own_error
 
 from .conftest import SMALL, workflow
@@ -31,12 +36,18 @@ def report_of(folder):
 
 
 @pytest.fixture(scope="module")
-def evaluated(trained, root):
+def whole_job(trained, root):
     """Evaluation with everything; a budget of the run is one of the strong test's, and ARFL trained its features."""
     shutil.copytree(trained, root / "runs" / "strong")
     job = evaluation(root, run_name="strong", effort=TINY, surrogate=None, test_budgets=[0.001, 0.1], **FEW_LEVELS)
     job.initialize()
     job.run()
+    return job
+
+
+@pytest.fixture(scope="module")
+def evaluated(whole_job, root):
+    """Its folder."""
     return root / "runs" / "strong-evaluation"
 
 
@@ -60,6 +71,30 @@ def test_the_gallery_says_which_breast_is_malignant(evaluated):
     report = report_of(evaluated)
     best = torch.load(evaluated.with_name("strong") / "checkpoints" / "best.pt", weights_only=True)
     assert report["overview"]["epoch"] == best["epoch"] and not report["overview"]["external"]
+
+
+def test_the_gallery_of_a_job_is_black_outside_the_breast(whole_job, evaluated, tmp_path):
+    gallery = json.loads((evaluated / "artefacts" / "gallery.json").read_text())
+    cohort = whole_job.parser.get_parsed_content("cohort")
+    prepared_as = {item["image_id"]: Path(item["image"]) for item in cohort.items("test", "scoring")}
+    for image in gallery["images"]:
+        prepared = prepared_as[image["image"]]
+        sidecar = json.loads(prepared.with_suffix(".json").read_text(encoding="utf-8"))
+        source = Path(cohort.root) / image["image"]
+        pixels = read_mammogram(source, laterality=image["laterality"], view=image["view"]).pixels
+        drawn = []
+        for name in ("whole", "breast"):
+            canvas = Canvas(
+                pixels,
+                Preparation.from_dict(sidecar["preparation"]),
+                text=f"{image['laterality']} {image['view']}",
+            )
+            if name == "breast":
+                canvas.keep_breast(load_prepared(prepared)[0])
+            canvas.save(tmp_path / f"{name}.png")
+            drawn.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
+        shown = np.asarray(Image.open(evaluated / image["scenes"][0]["picture"]))
+        assert (shown == drawn[1]).all() and (drawn[0] != drawn[1]).any()
 
 
 def test_a_budget_of_the_strong_test_may_be_one_of_the_run(evaluated):
@@ -118,7 +153,10 @@ def test_files_of_another_manifest_are_named_and_patients_of_the_training_left_o
 
 
 def test_a_failure_of_the_strong_test_leaves_scores_and_report_and_ends_with_an_error(trained, root, monkeypatch):
-    def full(*_args, **_others):
+    asked = {}
+
+    def full(*_args, **others):
+        asked.update(others)
         raise MemoryError("out of memory in Square")
 
     monkeypatch.setattr(strong, "strong_attacks", full)
@@ -129,6 +167,7 @@ def test_a_failure_of_the_strong_test_leaves_scores_and_report_and_ends_with_an_
         job.run()
     error = own_error(caught.value)
     assert isinstance(error, EvaluationError) and "out of memory in Square" in str(error)
+    assert (asked["feature_term"].weight, asked["feature_term"].scale) == (10.0, 1.0)  # those of the training
     folder = root / "runs" / "short-evaluation"
     own = pd.read_csv(trained / "scores.csv")
     pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), own, rtol=1e-5, atol=1e-6)
@@ -137,11 +176,22 @@ def test_a_failure_of_the_strong_test_leaves_scores_and_report_and_ends_with_an_
     assert report["robustness"]["status"] == "given" and report["certified"]["n"]["patients"] == 4
 
 
-def test_the_main_job_with_effort_trains_a_surrogate_and_attacks_its_own_feature_term(root):
+def test_the_main_job_with_effort_trains_a_surrogate_and_attacks_its_own_feature_term(root, monkeypatch):
+    asked, attacks = {}, strong.strong_attacks
+
+    def listened(*args, **others):
+        asked.update(others)
+        return attacks(*args, **others)
+
+    monkeypatch.setattr(strong, "strong_attacks", listened)
     changes = {"effort": TINY | {"dicom_patients": 0}, "arfl_weight": 3.0, "feature_scale": "auto", "max_epochs": 1}
     job = workflow(root, "terms/after_relu.json", run_name="whole", **changes)
     job.initialize()
     job.run()
+    best = torch.load(root / "runs" / "whole" / "checkpoints" / "best.pt", weights_only=True)
+    measured = next(state["scale"] for name, state in best["handlers"].items() if name.startswith("ARFL-"))
+    term = asked["feature_term"]
+    assert (term.weight, term.scale, term.after_relu) == (3.0, measured, True) and measured != 1.0
     report = report_of(root / "runs" / "whole")
     assert "another seed" in report["strong"]["surrogate"]
     assert "against the features of ARFL" in [attack["label"] for attack in report["strong"]["attacks"]]
