@@ -42,34 +42,35 @@ def calibration_section(scored: Scored, settings: Settings) -> dict[str, Any]:
 
 
 def decision_section(scored: Scored, settings: Settings) -> dict[str, Any]:
-    """Net benefit of the recalibrated output at the share of malignant patients of the data and of screening."""
+    """Net benefit of the recalibrated output at the share of malignant patients of the data and of screening.
+
+    Where validation patients do not allow a recalibration, `not_recalibrated` says why, and the output is taken as the
+    network gives it, at the share of the data only: moving it to screening needs risks that are calibrated.
+    """
     frozen, test = scored.validation, rows_of_attack(scored.test, CLEAN)
     n = _counts(scored)
     fitted = fit_recalibration(frozen["patient_label"].to_numpy(), frozen["logit"].to_numpy())
-    if fitted.intercept is None or fitted.slope is None:
-        reason = f"the output cannot be recalibrated on validation patients: {fitted.reason}"
-        return section("not_estimable", reason=reason, n=n, curves=[])
-    risks = probability(fitted.intercept + fitted.slope * test["logit"].to_numpy(dtype=np.float64))
-    labels = test["patient_label"].to_numpy()
-    share = fitted.n_positive / (fitted.n_positive + fitted.n_negative)
+    logits, labels = test["logit"].to_numpy(dtype=np.float64), test["patient_label"].to_numpy()
     drawn: dict[str, Any] = {
         "resamples": settings.resamples, "seed": settings.seed, "confidence": settings.confidence
     }  # fmt: skip
-    own = float(np.mean(labels)) if len(labels) else 0.0
-    here = at_prevalence(risks, fitted=share, stated=own) if 0 < own < 1 and abs(own - share) > 1e-9 else risks
-    curves = [
-        decision_curve(labels, here, **drawn).to_dict(),
-        decision_curve(
-            labels,
-            at_prevalence(risks, fitted=share, stated=SCREENING_PREVALENCE),
-            thresholds=[step * SCREENING_PREVALENCE / 4 for step in range(1, 21)],
-            prevalence=SCREENING_PREVALENCE,
-            **drawn,
-        ).to_dict(),
-    ]
-    if curves[0]["reason"]:
-        return section("not_estimable", reason=curves[0]["reason"], n=n, curves=curves)
-    return section(n=n, curves=curves)
+    if fitted.intercept is None or fitted.slope is None:
+        curves = [decision_curve(labels, probability(logits), **drawn)]
+    else:
+        risks = probability(fitted.intercept + fitted.slope * logits)
+        share = fitted.n_positive / (fitted.n_positive + fitted.n_negative)
+        own = float(np.mean(labels)) if len(labels) else 0.0
+        here = at_prevalence(risks, fitted=share, stated=own) if 0 < own < 1 and abs(own - share) > 1e-9 else risks
+        screening = at_prevalence(risks, fitted=share, stated=SCREENING_PREVALENCE)
+        steps = [step * SCREENING_PREVALENCE / 4 for step in range(1, 21)]
+        curves = [
+            decision_curve(labels, here, **drawn),
+            decision_curve(labels, screening, thresholds=steps, prevalence=SCREENING_PREVALENCE, **drawn),
+        ]
+    content: dict[str, Any] = {"not_recalibrated": fitted.reason, "curves": [curve.to_dict() for curve in curves]}
+    if curves[0].reason:
+        return section("not_estimable", reason=curves[0].reason, n=n, **content)
+    return section(n=n, **content)
 
 
 def _counts(scored: Scored) -> dict[str, int]:
