@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numba
@@ -31,8 +32,17 @@ _LOCK = threading.RLock()
 def loop_threads() -> Iterator[None]:
     """Run loops on as many threads as PyTorch uses; one pass at a time, since not every thread pool takes two."""
     with _LOCK:
+        _start_pool()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         yield
+
+
+@cache
+def _start_pool() -> None:
+    """Start Numba's threads. Its OpenMP pool sets all of OpenMP to the processors, PyTorch too: put back."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
 
 
 @njit(**EXACT)

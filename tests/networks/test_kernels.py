@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.networks.kernels import GreyKernel, Maps, WinogradKernel, empty_mask
+from pipeline.networks.loops import loop_threads
 from pipeline.networks.scratch import Scratch
 
 KINDS = st.sampled_from(["winograd", "grey"])
@@ -14,6 +15,22 @@ SIDES = st.integers(2, 21)
 
 
 CHANNELS = st.sampled_from([1, 8, 12, 65])  # loops take 64 at a time
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_engine():
+    with loop_threads():
+        yield
+
+
+def near_a_kink(before, pool):
+    """Where float32 and float64 may take different branches: a maximum next to 0, or next to its neighbour."""
+    limit = 1e-4 * before.abs().max()
+    if not pool:
+        return before.abs() < limit
+    windows = before[..., : before.shape[2] // 2 * 2, : before.shape[3] // 2 * 2].unfold(2, 2, 2).unfold(3, 2, 2)
+    best, second = windows.flatten(-2).topk(2).values.unbind(-1)
+    return (best.abs() < limit) | ((best - second < limit) & (best > 0))
 
 
 def kernel_of(kind, conv):
@@ -45,12 +62,14 @@ def test_a_layer_is_convolution_relu_and_pooling(kind, pool, height, width, coun
     exact = values.double().requires_grad_(True)
     seen = exact.permute(0, 3, 1, 2)
     seen = (seen - 0.4) / 0.2 if kind == "grey" else seen
-    expected = conv.double()(seen).relu()
+    before = conv.double()(seen)
+    expected = before.relu()
     expected = nn.functional.max_pool2d(expected, 2) if pool else expected
     expected = expected.permute(0, 2, 3, 1)
     assert (result - expected).norm() <= 1e-5 * expected.norm()
 
     gradient = torch.randn(result.shape, generator=generator)
+    gradient[near_a_kink(before.detach(), pool).permute(0, 2, 3, 1)] = 0
     target.data.fill_(7.0)  # what lies outside the image must not come in
     target.image.copy_(gradient)
     with torch.no_grad():
