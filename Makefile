@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m monai.bundle run --config_file bundles/arfl/train.json --run_name demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
