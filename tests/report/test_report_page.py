@@ -266,3 +266,15 @@ def test_two_hundred_patients_make_a_page_below_five_megabytes(make_run: RunFact
     page = write_report(make_run(patients=1000))
     assert len(read_report(page.parent)["patients"]["rows"]) == 200
     assert page.stat().st_size < 5_000_000
+
+
+def test_an_auc_that_may_be_chance_is_said_to_be_so(make_run: RunFactory) -> None:
+    run = make_run(patients=60)
+    said = "cannot be told from chance"
+    assert said not in write_report(run).read_text(encoding="utf-8")
+    scores = pd.read_csv(run / "scores.csv")
+    scores["logit"] = np.random.default_rng(0).permutation(scores["logit"])
+    scores.to_csv(run / "scores.csv", index=False)
+    page = write_report(run).read_text(encoding="utf-8")
+    clean = json.loads((run / "report.json").read_text())["overview"]["headline"][0]["auc"]
+    assert clean["lower"] <= 0.5 and said in page
