@@ -17,6 +17,8 @@ from pipeline.evaluation.probes import Probes
 from pipeline.evaluation.scores_file import COLUMNS
 from pipeline.evaluation.strong import Batch, StrongTest, chosen_items, whole_exams
 from pipeline.evaluation.surrogate import Surrogate
+from pipeline.report.measured import Strong
+from pipeline.report.measured import measured as measured_file
 from pipeline.report.run_files import RunFiles
 from pipeline.report.sections.scores import Settings
 from pipeline.report.sections.strong import gates_section
@@ -141,7 +143,8 @@ def measured(
 
 
 def verdicts(content: dict[str, Any], table: pd.DataFrame, folder: Path) -> dict[str, str]:
-    files = RunFiles(folder, table, None, None, None, None, None, content, None, None, None, None)
+    strong = measured_file(content, Strong, path="strong.json")
+    files = RunFiles(folder, table, None, None, None, None, None, strong, None, None, None, None)
     return {gate["name"]: gate["verdict"] for gate in gates_section(files, Settings())["gates"]}
 
 
