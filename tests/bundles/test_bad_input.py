@@ -148,10 +148,9 @@ def test_single_bad_images_are_rejected_and_the_run_goes_on(root, data, tmp_path
     ("arguments", "kind", "words"),
     [
         (["--bugdet", "0.1"], "ConfigurationError:", ["'bugdet'", "'budget'"]),
-        (["--manifest", "nowhere.csv", "--weights", "none"], "ManifestError:", ["nowhere.csv"]),
         (["--weights", "nowhere.pt", "--network_def#width", "1.0"], "WeightsError:", ["nowhere.pt", "imagenet"]),
     ],
-    ids=["misspelled key", "no manifest", "no weights"],
+    ids=["misspelled key", "no weights"],
 )
 def test_the_last_line_printed_is_our_own_message(root, tmp_path, arguments, kind, words):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "train.json"), *arguments]
