@@ -269,7 +269,7 @@ def test_two_hundred_patients_make_a_page_below_five_megabytes(make_run: RunFact
 
 
 def test_an_auc_that_may_be_chance_is_said_to_be_so(make_run: RunFactory) -> None:
-    run = make_run(patients=60)
+    run = make_run(patients=240)
     said = "cannot be told from chance"
     assert said not in write_report(run).read_text(encoding="utf-8")
     scores = pd.read_csv(run / "scores.csv")
