@@ -28,7 +28,7 @@ from pipeline.report.sections.scores import (
 from pipeline.report.sections.strong import gates_section, strong_section
 from pipeline.report.sections.training import history
 
-SCHEMA = {"name": "arfl-report", "version": "2.1"}
+SCHEMA = {"name": "arfl-report", "version": "2.2"}
 """Changes of meaning or removals raise the first number, additions the second; see schema.json."""
 
 NOTICE = "Research use only, not for diagnosis"

@@ -102,11 +102,13 @@ class RunDirectory:
         held = (self.path / LOCK).open("a", encoding="utf-8")
         try:
             fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):
             held.close()
             raise RunningError(
                 f"{self.path} is being written by another process; wait for its end, or give another run_name"
             ) from None
+        except OSError as error:  # some network file systems know no locks
+            logger.warning("%s cannot be locked (%s): do not start two runs of this name at a time", self.path, error)
         self._held = held
 
     def record_provenance(self, *, test_images: Collection[str] = (), **facts: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -75,6 +76,15 @@ def test_a_folder_that_another_process_writes_to_is_left_alone_until_that_ends(t
         other.kill()
     RunDirectory(tmp_path, "a").open({"seed": 2})
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.1"}
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path: Path, monkeypatch, caplog) -> None:
+    def lockf(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("pipeline.runs.directory.fcntl.lockf", lockf)
+    assert (RunDirectory(tmp_path, "a").open({}) / "config.json").is_file()
+    assert "cannot be locked" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a"])
